@@ -1,0 +1,20 @@
+"""What can go wrong in training.
+
+TrainingError
+  DataInvalid         the folder holds no pictures, or too few, or ones that can't be read
+  CheckpointInvalid   the run to resume is damaged, or was made with other settings
+"""
+
+from __future__ import annotations
+
+
+class TrainingError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class DataInvalid(TrainingError):
+    """The folder holds no pictures, or too few, or ones that can't be read."""
+
+
+class CheckpointInvalid(TrainingError):
+    """The run to resume is damaged, or was made with other settings."""

@@ -1,0 +1,106 @@
+"""The two networks of pix2pix: a U-Net that paints and a PatchGAN that judges.
+
+Source: Isola, Zhu, Zhou and Efros, "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017,
+appendix 6.1. Parameter names follow the layout that pytorch-CycleGAN-and-pix2pix made common
+(`model.model.1.model...`), so that a checkpoint trained here is exported by the same family as anybody's.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+
+class _Skip(nn.Module):
+    """One level of the U: halve, go deeper, double, and put the input beside the result."""
+
+    def __init__(self, outer: int, inner: int, deeper: nn.Module | None, *, dropout: bool) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(outer, inner, 4, stride=2, padding=1, bias=False),
+        ]
+        if deeper is not None:
+            layers += [nn.BatchNorm2d(inner), deeper]
+        layers += [
+            nn.ReLU(),
+            nn.ConvTranspose2d(inner if deeper is None else 2 * inner, outer, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(outer),
+        ]
+        if dropout:
+            layers.append(nn.Dropout(0.5))
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.cat([features, cast("Tensor", self.model(features))], dim=1)
+
+
+class _Outermost(nn.Module):
+    def __init__(self, channels: int, width: int, deeper: nn.Module) -> None:
+        super().__init__()
+        self.model = nn.Sequential(
+            nn.Conv2d(channels, width, 4, stride=2, padding=1, bias=False),
+            deeper,
+            nn.ReLU(),
+            nn.ConvTranspose2d(2 * width, channels, 4, stride=2, padding=1),
+            nn.Tanh(),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        return cast("Tensor", self.model(image))
+
+
+class UNetGenerator(nn.Module):
+    """U-Net of `levels` halvings with `ngf` features in the first and at most 8 * ngf.
+
+    forward: (N, 3, S, S) float in [-1, 1] -> the same shape and range; S a multiple of 2**levels (256 for 8 levels).
+    The three deepest full-width levels on the way up have dropout 0.5 in training mode, as in the paper.
+    """
+
+    def __init__(self, *, ngf: int = 64, levels: int = 8) -> None:
+        super().__init__()
+        block: nn.Module = _Skip(8 * ngf, 8 * ngf, None, dropout=False)
+        for _ in range(levels - 5):
+            block = _Skip(8 * ngf, 8 * ngf, block, dropout=True)
+        for factor in (4, 2, 1):
+            block = _Skip(factor * ngf, 2 * factor * ngf, block, dropout=False)
+        self.model = _Outermost(3, ngf, block)
+        self.apply(_initialise)
+
+    def forward(self, sketch: Tensor) -> Tensor:
+        """Paint; shapes and ranges as above."""
+        return cast("Tensor", self.model(sketch))
+
+
+class PatchDiscriminator(nn.Module):
+    """The 70x70 PatchGAN: judges every patch of a (sketch, photo) pair.
+
+    forward: two (N, 3, S, S) floats in [-1, 1] -> (N, 1, S/8 - 2, S/8 - 2) logits, positive for real.
+    """
+
+    def __init__(self, *, ndf: int = 64) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(6, ndf, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        for factor, stride in ((1, 2), (2, 2), (4, 1)):
+            layers += [
+                nn.Conv2d(factor * ndf, 2 * factor * ndf, 4, stride=stride, padding=1, bias=False),
+                nn.BatchNorm2d(2 * factor * ndf),
+                nn.LeakyReLU(0.2),
+            ]
+        layers.append(nn.Conv2d(8 * ndf, 1, 4, padding=1))
+        self.model = nn.Sequential(*layers)
+        self.apply(_initialise)
+
+    def forward(self, sketch: Tensor, photo: Tensor) -> Tensor:
+        """Judge; shapes and ranges as above."""
+        return cast("Tensor", self.model(torch.cat([sketch, photo], dim=1)))
+
+
+def _initialise(module: nn.Module) -> None:
+    """Gaussian weights of deviation 0.02, as in section 3.3 of the paper."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
