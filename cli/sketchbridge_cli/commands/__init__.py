@@ -1,0 +1,1 @@
+"""The commands that talk to a server, one file each: `add_arguments(parser)` and `run(arguments) -> exit status`."""

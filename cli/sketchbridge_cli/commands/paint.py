@@ -1,0 +1,61 @@
+"""`sketchbridge paint`: drawings in, photos out."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from sketchbridge_cli.pictures import add_pictures, run_pictures
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sketchbridge_client import Client, Picture
+    from sketchbridge_client.formats import OutputFormat
+
+_DESCRIPTION = """Paint a photo from each drawing.
+
+The photo of `drawing.png` is called `drawing_<model>.png` and lies beside it, unless --output says otherwise.
+An input is never overwritten. One that fails stops no other; the exit status is then 1."""
+
+_EXAMPLES = """examples:
+  sketchbridge paint drawing.png
+  sketchbridge paint drawing.png --model shoes -o photo.jpg
+  sketchbridge paint drawings/*.png --model birds -o photos/
+  cat drawing.png | sketchbridge paint - > photo.png"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command to argparse."""
+    parser.description, parser.epilog = _DESCRIPTION, _EXAMPLES
+    add_pictures(
+        parser,
+        inputs="a drawing (PNG, JPEG, WebP or BMP); `-` reads one from stdin",
+        output="file, or folder for several (made if its parent is there); `-` writes to stdout",
+    )
+    parser.add_argument("--model", default="shoes", help="the painter, see `sketchbridge models` (default: shoes)")
+    parser.add_argument(
+        "--fit", choices=["letterbox", "crop", "stretch"], help="how a drawing is made square (default: the server's)"
+    )
+    parser.add_argument(
+        "--normalise",
+        choices=["auto", "off"],
+        help="off sends the pixels to the model as they are (default: the server's)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Paint every input and return the exit status."""
+
+    def work(client: Client, source: bytes | str, output_format: OutputFormat) -> Mapping[str, Picture]:
+        photo = client.paint(
+            source,
+            model=arguments.model,
+            fit=arguments.fit,
+            normalise=arguments.normalise,
+            output_format=output_format,
+            quality=arguments.quality,
+        )
+        return {"photo": photo}
+
+    return run_pictures(arguments, "painted", {"photo": arguments.model}, work)

@@ -1,0 +1,54 @@
+"""`sketchbridge sketch`: photos in, drawings out."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from sketchbridge_cli.options import add_method, method_parameters
+from sketchbridge_cli.pictures import add_pictures, run_pictures
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sketchbridge_client import Client, Picture
+    from sketchbridge_client.formats import OutputFormat
+
+_DESCRIPTION = """Draw the lines of each photo, dark on white.
+
+The drawing of `photo.jpg` is called `photo_<method>.png` and lies beside it, unless --output says otherwise.
+An input is never overwritten. One that fails stops no other; the exit status is then 1."""
+
+_EXAMPLES = """examples:
+  sketchbridge sketch photo.jpg
+  sketchbridge sketch photo.jpg --method xdog --set sigma=0.8 -o drawing.png
+  sketchbridge sketch photos/*.jpg --method canny --set low_threshold=50 -o drawings/
+  cat photo.jpg | sketchbridge sketch - > drawing.png"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command to argparse."""
+    parser.description, parser.epilog = _DESCRIPTION, _EXAMPLES
+    add_pictures(
+        parser,
+        inputs="a photo (PNG, JPEG, WebP or BMP); `-` reads one from stdin",
+        output="file, or folder for several (made if its parent is there); `-` writes to stdout",
+    )
+    add_method(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Sketch every input and return the exit status."""
+    parameters = method_parameters(arguments.settings)
+
+    def work(client: Client, source: bytes | str, output_format: OutputFormat) -> Mapping[str, Picture]:
+        drawing = client.sketch(
+            source,
+            method=arguments.method,
+            output_format=output_format,
+            quality=arguments.quality,
+            **parameters,
+        )
+        return {"sketch": drawing}
+
+    return run_pictures(arguments, "sketched", {"sketch": arguments.method}, work)

@@ -1,0 +1,14 @@
+"""What the process answers its caller with."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitStatus(IntEnum):
+    """DONE. FAILED: the work failed. WRONG_CALL: fix the call. INTERRUPTED: Ctrl-C, 128 + SIGINT as shells count."""
+
+    DONE = 0
+    FAILED = 1
+    WRONG_CALL = 2
+    INTERRUPTED = 130

@@ -1,0 +1,123 @@
+"""The options that several commands share, and what they are turned into."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+from sketchbridge_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# The client's own defaults. They are written again because importing the client costs what `--help` should not;
+# a test holds them equal.
+DEFAULT_URL = "127.0.0.1:8001"
+DEFAULT_TIMEOUT_S = 30.0
+
+_GIVEN_BY_OPTIONS = {
+    "method": "--method",
+    "model": "--model",
+    "output_format": "--format",
+    "quality": "--quality",
+    "timeout_s": "--timeout",
+    "photo": "the input",
+}
+
+
+def add_connection(parser: argparse.ArgumentParser) -> None:
+    """Add --url and --timeout."""
+    url = os.environ.get("SKETCHBRIDGE_URL") or DEFAULT_URL
+    group = parser.add_argument_group("connection")
+    group.add_argument(
+        "--url",
+        default=url,
+        metavar="HOST:PORT",
+        help=f"the server's gRPC address (default: {url.replace('%', '%%')}; SKETCHBRIDGE_URL sets it)",
+    )
+    group.add_argument(
+        "--timeout",
+        dest="timeout_s",
+        type=_timeout_s,
+        default=DEFAULT_TIMEOUT_S,
+        metavar="SECONDS",
+        help=f"how long one request may take, or `none` for no limit (default: {DEFAULT_TIMEOUT_S:g})",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    parser.add_argument("--json", action="store_true", help="answer in JSON, for scripts")
+
+
+def add_encoding(parser: argparse.ArgumentParser) -> None:
+    """Add --format and --quality."""
+    parser.add_argument(
+        "--format",
+        dest="output_format",
+        choices=["png", "jpeg", "webp"],
+        help="format of what is made (default: by the suffix of --output, else png)",
+    )
+    parser.add_argument("--quality", type=int, metavar="1-100", help="of JPEG and WebP (default: the server's)")
+
+
+def add_method(parser: argparse.ArgumentParser) -> None:
+    """Add --method and --set."""
+    parser.add_argument(
+        "--method", default="canny", help="how lines are found: canny, laplacian, dodge or xdog (default: canny)"
+    )
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        type=_setting,
+        metavar="KEY=VALUE",
+        help="a number of the method, such as low_threshold=50; may be repeated",
+    )
+
+
+def method_parameters(settings: Sequence[tuple[str, str | bool | int | float]]) -> dict[str, Any]:
+    """The --set options as one dict. Raises UsageError if one is given twice, or has an option of its own."""
+    parameters: dict[str, Any] = {}
+    for key, value in settings:
+        if key in _GIVEN_BY_OPTIONS:
+            raise UsageError(f"`--set {key}=...` is not possible; use {_GIVEN_BY_OPTIONS[key]}.")
+        if key in parameters:
+            raise UsageError(f"`--set {key}=...` is given twice.")
+        parameters[key] = value
+    return parameters
+
+
+def _timeout_s(text: str) -> float | None:
+    if text.lower() == "none":
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: expected more than 0 seconds, or `none` for no limit")
+    return seconds
+
+
+def _setting(text: str) -> tuple[str, str | bool | int | float]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is no setting: expected KEY=VALUE, such as sigma=0.8")
+    return key, _value(value)
+
+
+def _value(text: str) -> str | bool | int | float:
+    if text.lower() in {"true", "false"}:
+        return text.lower() == "true"
+    for number in (int, float):
+        try:
+            value = number(text)
+        except ValueError:
+            continue
+        if math.isfinite(value):
+            return value
+    return text

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import io
+import os
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# Test files are no package (importlib mode), so what two folders share is run by its path.
+stand_in_server = runpy.run_path(str(Path(__file__).parent.parent / "client" / "stand_in.py"))["stand_in_server"]
+
+
+@pytest.fixture(scope="session")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The gRPC address of a real Triton that serves models which send the picture back."""
+    names = ("shoes", "birds", "sketch", "shoes_roundtrip")
+    with stand_in_server(tmp_path_factory.mktemp("repository"), names) as url:
+        yield url
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that is the current one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SKETCHBRIDGE_URL", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def png() -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(7).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, format="png")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """For a `sketchbridge` in a process of its own: ours, without a server named in it."""
+    return {key: value for key, value in os.environ.items() if key != "SKETCHBRIDGE_URL"}

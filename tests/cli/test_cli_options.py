@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import pytest
+
+import sketchbridge_client.client
+from sketchbridge_cli import options
+from sketchbridge_cli.errors import UsageError
+from sketchbridge_cli.options import add_connection, add_method, method_parameters
+
+
+def parse(*given: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_connection(parser)
+    add_method(parser)
+    return parser.parse_args(given)
+
+
+def test_the_defaults_are_the_clients_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SKETCHBRIDGE_URL", raising=False)
+    assert options.DEFAULT_URL == sketchbridge_client.client.DEFAULT_URL
+    assert options.DEFAULT_TIMEOUT_S == sketchbridge_client.client.DEFAULT_TIMEOUT_S
+    assert (parse().url, parse().timeout_s) == (options.DEFAULT_URL, options.DEFAULT_TIMEOUT_S)
+
+
+def test_the_environment_names_the_server_and_the_flag_goes_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKETCHBRIDGE_URL", "127.0.0.1:9001")
+    assert parse().url == "127.0.0.1:9001"
+    assert parse("--url", "127.0.0.1:9002").url == "127.0.0.1:9002"
+    monkeypatch.setenv("SKETCHBRIDGE_URL", "")
+    assert parse().url == options.DEFAULT_URL
+
+
+@pytest.mark.parametrize(("given", "meant"), [("5", 5.0), ("0.5", 0.5), ("none", None), ("None", None)])
+def test_a_timeout_is_seconds_or_none(given: str, meant: float | None) -> None:
+    assert parse("--timeout", given).timeout_s == meant
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "soon", ""])
+def test_anything_else_is_no_timeout(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(f"--timeout={given}")
+    assert "expected more than 0 seconds, or `none` for no limit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("a=5", 5),
+        ("a=-5", -5),
+        ("a=0.8", 0.8),
+        ("a=1e3", 1000.0),
+        ("a=true", True),
+        ("a=False", False),
+        ("a=nan", "nan"),
+        ("a=inf", "inf"),
+        ("a=soft", "soft"),
+        ("a=", ""),
+        ("a=b=c", "b=c"),
+    ],
+)
+def test_a_setting_has_the_type_it_looks_like(given: str, meant: Any) -> None:
+    value = method_parameters(parse("--set", given).settings)["a"]
+    assert value == meant
+    assert type(value) is type(meant)
+
+
+@pytest.mark.parametrize("given", ["a", "=5", "two words=5", "a-b=5"])
+def test_a_setting_without_a_key_and_a_value_is_refused(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("--set", given)
+    assert "expected KEY=VALUE" in capsys.readouterr().err
+
+
+def test_settings_add_up() -> None:
+    assert method_parameters(parse("--set", "a=1", "--set", "b=2").settings) == {"a": 1, "b": 2}
+
+
+def test_a_setting_given_twice_is_refused() -> None:
+    with pytest.raises(UsageError, match="given twice"):
+        method_parameters([("a", 1), ("a", 2)])
+
+
+@pytest.mark.parametrize("key", ["method", "model", "output_format", "quality", "timeout_s", "photo"])
+def test_a_setting_cannot_stand_in_for_an_option(key: str) -> None:
+    with pytest.raises(UsageError, match=f"`--set {key}=...` is not possible; use "):
+        method_parameters([(key, 1)])

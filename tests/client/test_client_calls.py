@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sketchbridge_client import InvalidArgument, ModelKind, ResponseInvalid
+from sketchbridge_client.calls import (
+    Answer,
+    Call,
+    paint_call,
+    painted,
+    roundtrip_call,
+    sketch_call,
+    sketched,
+    there_and_back,
+)
+
+
+def paint(**options: Any) -> Call:
+    nothing = {"fit": None, "normalise": None, "output_format": None, "quality": None}
+    return paint_call(b"x", **{"model": "shoes", **nothing, **options})
+
+
+def sketch(**parameters: Any) -> Call:
+    return sketch_call(b"x", method="canny", output_format=None, quality=None, parameters=parameters)
+
+
+def answer(call: Call, **outputs: bytes) -> Answer:
+    return Answer(call, outputs, model=call.model, model_version="3", elapsed_s=0.5)
+
+
+def test_a_painting_is_asked_of_the_model_by_its_tensors() -> None:
+    call = paint(model="birds")
+    assert (call.model, call.input_name, call.outputs) == ("birds", "sketch", ("photo",))
+    assert call.wanted is ModelKind.PAINTER
+
+
+def test_what_is_not_given_is_not_sent() -> None:
+    assert paint().parameters == {}
+    assert sketch().parameters == {"method": "canny"}
+
+
+def test_what_is_given_is_sent_under_its_own_name() -> None:
+    given = {"fit": "crop", "normalise": "off", "output_format": "jpeg", "quality": 80}
+    assert paint(**given).parameters == given
+
+
+def test_a_methods_own_numbers_are_sent_beside_it() -> None:
+    assert sketch(low_threshold=50, blur_sigma=0.8).parameters == {
+        "method": "canny",
+        "low_threshold": 50,
+        "blur_sigma": 0.8,
+    }
+
+
+def test_a_roundtrip_goes_to_the_model_beside_the_painter() -> None:
+    call = roundtrip_call(b"x", model="shoes", method="dodge", output_format=None, quality=None, parameters={})
+    assert (call.model, call.input_name, call.outputs) == ("shoes_roundtrip", "photo", ("sketch", "repainted"))
+
+
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    sent = sketch(a=np.int32(5), b=np.float32(0.5), c=True, d="e").parameters
+    assert sent == {"method": "canny", "a": 5, "b": 0.5, "c": True, "d": "e"}
+    assert [type(value) for value in sent.values()] == [str, int, float, bool, str]
+
+
+@pytest.mark.parametrize("name", ["priority", "timeout", "sequence_id", "triton_final_response", "binary_data_size"])
+def test_what_triton_keeps_for_itself_cannot_be_sent(name: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"`{name}` is a parameter that Triton keeps"):
+        sketch(**{name: 1})
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, b"x", 2**63, -(2**63) - 1, "\udcff"])
+def test_a_value_that_cannot_cross_the_wire_is_refused_by_name(value: Any) -> None:
+    with pytest.raises(InvalidArgument, match="`sigma` is"):
+        sketch(sigma=value)
+
+
+@pytest.mark.parametrize("model", ["", None, 7, "\udcff"])
+def test_a_model_is_named_by_a_string(model: Any) -> None:
+    with pytest.raises(InvalidArgument, match="`model` is"):
+        paint(model=model)
+    with pytest.raises(InvalidArgument, match="`model` is"):
+        roundtrip_call(b"x", model=model, method="canny", output_format=None, quality=None, parameters={})
+
+
+def test_every_request_has_an_id_of_its_own() -> None:
+    ids = {paint().request_id for _ in range(100)}
+    assert len(ids) == 100
+    assert all(len(one) == 32 and int(one, 16) >= 0 for one in ids)
+
+
+def test_the_repr_of_a_call_has_no_pixels() -> None:
+    assert "picture" not in repr(paint())
+
+
+def test_an_answer_is_read_with_who_made_it(png: bytes) -> None:
+    call = paint()
+    made = painted(answer(call, photo=png))
+    assert (made.bytes, made.format, made.model, made.model_version) == (png, "png", "shoes", "3")
+    assert (made.request_id, made.elapsed_s) == (call.request_id, 0.5)
+
+
+def test_both_pictures_of_a_roundtrip_are_read(png: bytes) -> None:
+    call = roundtrip_call(b"x", model="shoes", method="canny", output_format=None, quality=None, parameters={})
+    both = there_and_back(answer(call, sketch=png, repainted=png + b"tail"))
+    assert (both.sketch.bytes, both.photo.bytes) == (png, png + b"tail")
+
+
+def test_an_answer_without_the_output_is_invalid(png: bytes) -> None:
+    call = sketch()
+    with pytest.raises(ResponseInvalid, match=r"without the output `sketch`; there came \['photo'\]") as caught:
+        sketched(answer(call, photo=png))
+    assert (caught.value.model, caught.value.request_id) == ("sketch", call.request_id)
+
+
+@pytest.mark.parametrize(("data", "shown"), [(b"", "nothing"), (b"an error", "61 6e 20 65 72 72 6f 72")])
+def test_an_answer_that_is_no_picture_is_invalid(data: bytes, shown: str) -> None:
+    with pytest.raises(ResponseInvalid, match=f"is no PNG, JPEG, WEBP file; its {len(data)} bytes begin with {shown}"):
+        painted(answer(paint(), photo=data))

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from sketchbridge_client import MAX_IMAGE_BYTES, InvalidArgument, Picture, ServerError
+from sketchbridge_client.inputs import encoded_bytes
+
+
+def decoded(data: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.format == "PNG"
+        return np.array(image)
+
+
+def refusal_of(picture: Any, name: str = "sketch") -> str:
+    with pytest.raises(InvalidArgument) as caught:
+        encoded_bytes(picture, name=name)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])
+def test_bytes_are_sent_as_they_are_whatever_holds_them(wrap: Any) -> None:
+    assert encoded_bytes(wrap(b"anything at all"), name="sketch") == b"anything at all"
+
+
+@pytest.mark.parametrize("wrap", [str, Path])
+def test_a_file_is_sent_as_it_is(tmp_path: Path, wrap: Any) -> None:
+    (tmp_path / "a file.bin").write_bytes(b"anything at all")
+    assert encoded_bytes(wrap(tmp_path / "a file.bin"), name="sketch") == b"anything at all"
+
+
+def test_a_picture_that_came_back_can_be_sent_on(png: bytes) -> None:
+    assert encoded_bytes(Picture(png, "png", "sketch", "1", "id", 0.1), name="sketch") == png
+
+
+@pytest.mark.parametrize("shape", [(48, 64, 3), (48, 64), (1, 1), (1, 1, 3), (3, 5, 3)])
+def test_an_array_loses_nothing(shape: tuple[int, ...]) -> None:
+    array = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    np.testing.assert_array_equal(decoded(encoded_bytes(array, name="sketch")), array)
+
+
+@pytest.mark.parametrize("view", [np.s_[::-1], np.s_[:, ::2], np.s_[:, :, ::-1]])
+def test_a_view_of_an_array_loses_nothing_either(drawing: NDArray[np.uint8], view: Any) -> None:
+    np.testing.assert_array_equal(decoded(encoded_bytes(drawing[view], name="sketch")), drawing[view])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "1", "P"])
+def test_a_pillow_image_that_png_can_hold_loses_nothing(drawing: NDArray[np.uint8], mode: str) -> None:
+    image = Image.fromarray(drawing).convert(mode)
+    with Image.open(io.BytesIO(encoded_bytes(image, name="photo"))) as sent:
+        np.testing.assert_array_equal(np.array(sent.convert("RGBA")), np.array(image.convert("RGBA")))
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV"])
+def test_a_pillow_image_of_another_colour_space_becomes_rgb(drawing: NDArray[np.uint8], mode: str) -> None:
+    image = Image.fromarray(drawing).convert(mode)
+    np.testing.assert_array_equal(decoded(encoded_bytes(image, name="photo")), np.array(image.convert("RGB")))
+
+
+def test_a_pillow_image_is_turned_as_its_file_would_be_and_only_once(drawing: NDArray[np.uint8]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turned right by 90 degrees to be upright
+    buffer = io.BytesIO()
+    Image.fromarray(drawing).save(buffer, format="png", exif=exif)
+    with Image.open(buffer) as image, Image.open(io.BytesIO(encoded_bytes(image, name="photo"))) as sent:
+        np.testing.assert_array_equal(np.array(sent), np.rot90(drawing, k=-1))
+        assert 0x0112 not in sent.getexif()
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_a_pillow_image_without_a_fixed_range_is_refused_with_what_to_do(mode: str) -> None:
+    assert re.search(rf"mode {mode}.*convert", refusal_of(Image.new(mode, (4, 4))))
+
+
+@pytest.mark.parametrize(
+    ("array", "described", "advice"),
+    [
+        (np.zeros((256, 256, 3)), "(256, 256, 3) float64 in [0,1]", "Multiply by 255 and cast"),
+        (np.array([[-1.0, 1.0]], np.float32), "(1, 2) float32 in [-1, 1]", "Shift, scale and cast"),
+        (np.array([[0.0, 254.6]]), "(1, 2) float64 in [0, 254.6]", "Cast it"),
+        (np.array([[0, 255]]), "(1, 2) int64 in [0, 255]", "Cast it"),
+        (np.array([[0, 1]]), "(1, 2) int64 in [0, 1]", "Cast it"),
+        (np.array([[-300.0, 300.0]]), "(1, 2) float64 in [-300, 300]", "Scale it to [0, 255]"),
+        (np.array([[0, 65535]], np.uint16), "(1, 2) uint16 in [0, 65535]", "Scale it to [0, 255]"),
+        (np.array([[0.0, np.nan]]), "(1, 2) float64", "not finite"),
+        (np.array([[0.0, np.inf]]), "(1, 2) float64", "not finite"),
+        (np.array([[True, False]]), "(1, 2) bool", "Multiply by 255 and cast"),
+        (np.array([["a"]]), "(1, 1) <U1", "of numbers"),
+        (np.array([[1j]]), "(1, 1) complex128", "of numbers"),
+        (np.array([[None]]), "(1, 1) object", "of numbers"),
+        (np.zeros((3, 256, 256), np.uint8), "(3, 256, 256) uint8", "transpose(1, 2, 0)"),
+        (np.zeros((1, 256, 256), np.uint8), "(1, 256, 256) uint8", "x[0]"),
+        (np.zeros((256, 256, 1), np.uint8), "(256, 256, 1) uint8", "x[:, :, 0]"),
+        (np.zeros((256, 256, 4), np.uint8), "(256, 256, 4) uint8", "Alpha"),
+        (np.zeros((2, 256, 256, 3), np.uint8), "(2, 256, 256, 3) uint8", "one by one"),
+        (np.zeros((5,), np.uint8), "(5,) uint8", "Reshape"),
+        (np.zeros((0, 256, 3), np.uint8), "(0, 256, 3) uint8", "no pixels"),
+        (np.zeros((0, 256, 3)), "(0, 256, 3) float64", "no pixels"),
+    ],
+)
+def test_an_array_that_is_no_picture_is_described_and_mended_in_words(
+    array: NDArray[Any], described: str, advice: str
+) -> None:
+    message = refusal_of(array)
+    assert message.startswith(f"`sketch` is {described}")
+    assert "expected uint8 (H, W, 3) RGB or (H, W) gray" in message
+    assert advice in message
+
+
+def test_what_the_advice_says_makes_the_array_right() -> None:
+    mended = (np.linspace(0, 1, 12).reshape(2, 2, 3) * 255).round().astype(np.uint8)
+    np.testing.assert_array_equal(decoded(encoded_bytes(mended, name="sketch")), mended)
+
+
+@pytest.mark.parametrize("empty", [b"", bytearray(), memoryview(b"")])
+def test_no_bytes_are_refused(empty: Any) -> None:
+    assert refusal_of(empty) == "`sketch` is empty: 0 bytes. Give the bytes of a whole picture file."
+
+
+def test_an_empty_file_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").touch()
+    assert "empty.png` is empty" in refusal_of(tmp_path / "empty.png")
+
+
+def test_as_many_bytes_as_the_server_takes_pass_and_one_more_does_not() -> None:
+    most = bytes(MAX_IMAGE_BYTES)
+    assert encoded_bytes(most, name="sketch") == most
+    assert "33,554,433 bytes; at most 33,554,432 are taken" in refusal_of(most + b"x")
+
+
+def test_a_file_that_is_too_large_is_refused_without_reading_it(tmp_path: Path) -> None:
+    with (tmp_path / "disk.img").open("wb") as file:
+        file.truncate(1 << 40)  # a hole: it takes no space, and reading it would take all memory
+    assert "1,099,511,627,776 bytes" in refusal_of(tmp_path / "disk.img")
+
+
+def test_a_missing_file_is_named() -> None:
+    assert refusal_of("no such drawing.png") == "`sketch`: there is no file `no such drawing.png`."
+
+
+def test_a_folder_is_named_as_one(tmp_path: Path) -> None:
+    assert "is a folder" in refusal_of(tmp_path)
+
+
+def test_a_web_address_is_not_taken_for_a_missing_file() -> None:
+    assert "A web address is not fetched" in refusal_of("https://127.0.0.1/shoe.png")
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
+def test_base64_in_a_string_is_told_from_a_path_and_not_printed_whole(png: bytes, prefix: str) -> None:
+    message = refusal_of(prefix + base64.b64encode(png).decode())
+    assert "decode base64" in message
+    assert len(message) < 400
+
+
+def test_a_path_with_a_null_byte_is_refused() -> None:
+    assert "cannot be read" in refusal_of("shoe\0.png")
+
+
+@pytest.mark.parametrize("thing", [None, 7, 1.5, ["shoe.png"], object()])
+def test_anything_else_is_refused_by_its_type(thing: Any) -> None:
+    assert type(thing).__qualname__ in refusal_of(thing)
+
+
+def test_the_message_names_the_argument_as_the_caller_knows_it() -> None:
+    assert refusal_of(b"", name="photo").startswith("`photo` is empty")
+
+
+def test_what_is_refused_here_is_a_value_error_and_no_answer_of_a_server() -> None:
+    with pytest.raises(ValueError, match="empty") as caught:
+        encoded_bytes(b"", name="sketch")
+    assert not isinstance(caught.value, ServerError)

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sketchbridge_client import InvalidArgument
+from sketchbridge_client.timeouts import UNSET, Deadline, check_timeout_s
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, None), (30, 30.0), (0.25, 0.25), (np.float32(0.5), 0.5)])
+def test_seconds_and_none_are_kept(given: Any, kept: float | None) -> None:
+    assert check_timeout_s(given) == kept
+
+
+@pytest.mark.parametrize("given", [0, -1, float("nan"), float("inf"), True, "30", UNSET])
+def test_anything_else_is_refused_with_what_to_give(given: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"`timeout_s` is .* or None to wait without limit"):
+        check_timeout_s(given)
+
+
+def test_not_given_is_neither_none_nor_a_number() -> None:
+    assert UNSET is not None
+    assert repr(UNSET) == "UNSET"
+
+
+def test_a_deadline_never_has_more_left_than_it_was_given_nor_less_than_nothing() -> None:
+    assert Deadline(None).remaining_s() is None
+    remaining = Deadline(60.0).remaining_s()
+    assert remaining is not None
+    assert 0 < remaining <= 60
+    assert Deadline(1e-9).remaining_s() == 0
