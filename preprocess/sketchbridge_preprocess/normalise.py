@@ -12,6 +12,8 @@ chalk on a board, a fat marker, white on black, gray pencil, a screenshot. The s
 
 from __future__ import annotations
 
+import functools
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -63,14 +65,14 @@ def find_strokes(image: Image) -> NDArray[np.uint8]:
     image: (H, W) or (H, W, 3) uint8, best with sides of a few hundred pixels.
     """
     contrast = _ink_contrast(image)
-    strongest = float(np.percentile(contrast, 99.5))
-    darkest = max(strongest, 0.5 * float(contrast.max()))  # a few thin lines are less than 0.5 % of the pixels
+    pixels_up_to = np.cumsum(np.bincount(contrast.ravel(), minlength=256))  # by contrast
+    strongest = int(np.searchsorted(pixels_up_to, 0.995 * contrast.size))
+    darkest = max(strongest, 0.5 * int(contrast.max()))  # a few thin lines are less than 0.5 % of the pixels
     if darkest < _FAINTEST_INK:
         return np.zeros(contrast.shape, np.uint8)
     clear = max(_FAINTEST_INK, 0.42 * darkest)
     faint = max(0.6 * _FAINTEST_INK, 0.18 * darkest)
-    strokes = _hysteresis(contrast, faint, clear)
-    return _outline_filled_areas(_drop_specks(strokes))
+    return _outline_filled_areas(_hysteresis(contrast, faint, clear))
 
 
 def _to_working_scale(image: Image) -> Image:
@@ -81,33 +83,29 @@ def _to_working_scale(image: Image) -> Image:
     return np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8)
 
 
-def _ink_contrast(image: Image) -> NDArray[np.float32]:
-    """(H, W) float32 in [0, 255]: the largest channel difference between each pixel and its paper."""
+def _ink_contrast(image: Image) -> NDArray[np.uint8]:
+    """(H, W) uint8: the largest channel difference between each pixel and its paper, in grey levels."""
     height, width = image.shape[:2]
     small = cv2.resize(image, (max(1, width // 4), max(1, height // 4)), interpolation=cv2.INTER_AREA)
     window = min(41, max(small.shape[0], small.shape[1])) | 1
     paper = cv2.GaussianBlur(cv2.medianBlur(small, window), (0, 0), 4)
     paper = cv2.resize(paper, (width, height), interpolation=cv2.INTER_LINEAR)
-    difference = cv2.absdiff(image, paper)
-    strongest = difference if difference.ndim == 2 else difference.max(axis=2)
-    return np.asarray(strongest, np.float32)
+    channels = cv2.split(cv2.absdiff(image, paper))
+    return np.asarray(functools.reduce(cv2.max, channels), np.uint8)  # many times faster than .max(axis=2)
 
 
-def _hysteresis(contrast: NDArray[np.float32], faint: float, clear: float) -> NDArray[np.uint8]:
-    """Keep faint pixels only where they touch clear ones: a pencil line may fade, the paper's grain may not."""
+def _hysteresis(contrast: NDArray[np.uint8], faint: float, clear: float) -> NDArray[np.uint8]:
+    """Keep faint pixels only where they touch clear ones: a pencil line may fade, the paper's grain may not.
+
+    Connected pixels fewer than a speck are dropped.
+    """
     candidates = (contrast >= faint).astype(np.uint8)
-    count, labels = cv2.connectedComponents(candidates, connectivity=8)
-    has_clear = np.zeros(count, np.uint8)
-    has_clear[labels[contrast >= clear]] = 1
-    has_clear[0] = 0
-    return np.asarray(has_clear[labels], np.uint8)
-
-
-def _drop_specks(strokes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    count, labels, statistics, _ = cv2.connectedComponentsWithStats(strokes, connectivity=8)
-    keep = (statistics[:, cv2.CC_STAT_AREA] >= _SPECK_PX).astype(np.uint8)
-    keep[0] = 0
-    return np.asarray(keep[labels], np.uint8) if count > 1 else strokes
+    count, labels, statistics, _ = cv2.connectedComponentsWithStats(candidates, connectivity=8)
+    has_clear = np.zeros(count, bool)
+    has_clear[labels[contrast >= clear]] = True
+    keep = has_clear & (statistics[:, cv2.CC_STAT_AREA] >= _SPECK_PX)
+    keep[0] = False  # the paper
+    return keep.astype(np.uint8).take(np.asarray(labels, np.int32))
 
 
 def _outline_filled_areas(strokes: NDArray[np.uint8]) -> NDArray[np.uint8]:
