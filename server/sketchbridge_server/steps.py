@@ -1,0 +1,97 @@
+"""What the Python models of the repository have in common: one request in, one answer or one clear error out.
+
+A model says how one picture is answered; this loop does the rest. A bad picture fails its own request and no other, as
+INVALID_ARGUMENT; anything unforeseen becomes INTERNAL with a sentence, and its traceback goes to the server's log, not
+to the caller. Pictures of a batch are worked on side by side: OpenCV leaves the interpreter lock while it works.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import cv2
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
+
+from sketchbridge_preprocess import PreprocessError, RequestOptions, read_options
+
+logger = logging.getLogger(__name__)
+
+Answer = Mapping[str, bytes | NDArray[np.uint8]]
+"""Output name to one picture: bytes for a BYTES output, an array for a UINT8 output."""
+
+
+class PictureStep(ABC):
+    """A Triton Python model that answers pictures one by one.
+
+    input_name: its only input, (N, 1) BYTES or (N, H, W, 3) UINT8.
+    """
+
+    input_name: str
+
+    @abstractmethod
+    def answer(self, picture: Any, options: RequestOptions, wanted: set[str]) -> Answer:
+        """Answer one picture: bytes from a BYTES input, (H, W, 3) uint8 from a UINT8 input.
+
+        wanted: the outputs the request asks for; others need not be computed. Raises PreprocessError for what the
+        caller can mend.
+        """
+
+    def initialize(self, _arguments: Mapping[str, str]) -> None:
+        """Called by Triton once, when the model is loaded."""
+        self._opencv_threads = cv2.getNumThreads()
+        self._pool = ThreadPoolExecutor(os.cpu_count() or 1)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Called by Triton with every request of a batch; answers each, in order."""
+        if len(requests) == 1:
+            cv2.setNumThreads(self._opencv_threads)
+            return [self._respond(requests[0])]
+        cv2.setNumThreads(1)  # the pool is the parallelism now; a second one within it would only be in its way
+        return list(self._pool.map(self._respond, requests))
+
+    def finalize(self) -> None:
+        """Called by Triton when the model is unloaded."""
+        self._pool.shutdown()
+
+    def _respond(self, request: Any) -> Any:
+        if request.is_cancelled():
+            return _failure("The caller went away before its turn came.", pb_utils.TritonError.CANCELLED)
+        try:
+            options = read_options(json.loads(request.parameters() or "{}"))
+            wanted = set(request.requested_output_names())
+            pictures = pb_utils.get_input_tensor_by_name(request, self.input_name).as_numpy()
+            answers = []
+            for number, picture in enumerate(pictures):
+                item = picture[0] if picture.dtype == object else picture
+                try:
+                    answers.append(self.answer(item, options, wanted))
+                except PreprocessError as exc:
+                    if len(pictures) == 1:
+                        raise
+                    return _failure(f"Picture {number} of {len(pictures)} (from 0): {exc}")
+            return pb_utils.InferenceResponse([_tensor(name, answers) for name in answers[0] if name in wanted])
+        except PreprocessError as exc:
+            return _failure(str(exc))
+        except Exception as exc:
+            logger.exception("step failed input=%s", self.input_name)
+            return _failure(f"The server failed on this picture ({type(exc).__name__}).", pb_utils.TritonError.INTERNAL)
+
+
+def _tensor(name: str, answers: list[Answer]) -> Any:
+    values = [answer[name] for answer in answers]
+    if isinstance(values[0], bytes):
+        return pb_utils.Tensor(name, np.array(values, dtype=object).reshape(-1, 1))
+    return pb_utils.Tensor(name, np.stack([np.asarray(value) for value in values]))
+
+
+def _failure(message: str, code: Any = None) -> Any:
+    code = pb_utils.TritonError.INVALID_ARG if code is None else code
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
