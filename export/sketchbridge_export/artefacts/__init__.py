@@ -1,0 +1,1 @@
+"""What a generator can be turned into: one file an artefact."""

@@ -1,0 +1,35 @@
+"""What can go wrong between a checkpoint and the model repository.
+
+ExportError
+  OptionInvalid       the call is wrong: a name, norm, precision or folder that can't be used; fix the call
+  CheckpointInvalid   the file is not a checkpoint that can be read safely; get or save another file
+  FamilyUnknown       the checkpoint is readable, but no family (or more than one) explains its weights
+  ParityFailed        the artefact was made and does not paint what the checkpoint paints; nothing was published
+  RepositoryError     the model repository can't be written, or holds something else under that name
+"""
+
+from __future__ import annotations
+
+
+class ExportError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class OptionInvalid(ExportError):
+    """An argument that does not exist, is out of range, or does not fit this checkpoint."""
+
+
+class CheckpointInvalid(ExportError):
+    """The file is missing, damaged, unsafe, or holds no weights."""
+
+
+class FamilyUnknown(ExportError):
+    """No family, or more than one, recognises the weights."""
+
+
+class ParityFailed(ExportError):
+    """The exported artefact differs from the checkpoint by more than its tolerance."""
+
+
+class RepositoryError(ExportError):
+    """The model repository can't take the new version."""

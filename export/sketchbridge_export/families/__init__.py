@@ -1,0 +1,60 @@
+"""The families of checkpoints that can be exported: one file each, all in FAMILIES.
+
+To add one, write its file with a FAMILY record and put it into the table.
+"""
+
+from __future__ import annotations
+
+from sketchbridge_export.errors import FamilyUnknown, OptionInvalid
+from sketchbridge_export.families import junyanz_unet, renderx_unet
+from sketchbridge_export.families.family import (
+    NORM_MODES,
+    TANH_RANGE,
+    UNIT_RANGE,
+    Family,
+    Generator,
+    NormMode,
+    Recognition,
+    Shapes,
+    State,
+    ValueRange,
+)
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (junyanz_unet.FAMILY, renderx_unet.FAMILY)}
+
+__all__ = [
+    "FAMILIES",
+    "NORM_MODES",
+    "TANH_RANGE",
+    "UNIT_RANGE",
+    "Family",
+    "Generator",
+    "NormMode",
+    "Recognition",
+    "Shapes",
+    "State",
+    "ValueRange",
+    "find_family",
+]
+
+
+def find_family(shapes: Shapes, *, name: str | None = None) -> Family:
+    """The family whose networks have tensors of these names and shapes.
+
+    name: ask for this family only. Raises OptionInvalid if there is no family of that name, and FamilyUnknown, with
+    each family's reason, if none or several recognise the tensors.
+    """
+    if name is not None and name not in FAMILIES:
+        raise OptionInvalid(f"There is no family {name!r}; there are: {', '.join(FAMILIES)}.")
+    candidates = [FAMILIES[name]] if name is not None else list(FAMILIES.values())
+    answers = {family.name: family.recognise(shapes) for family in candidates}
+    matching = [family for family in candidates if answers[family.name].matches]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise FamilyUnknown(
+            f"Several families explain this checkpoint: {', '.join(family.name for family in matching)}. "
+            "Say which one with the family option."
+        )
+    reasons = "; ".join(f"{family}: {answer.why}" for family, answer in answers.items())
+    raise FamilyUnknown(f"The checkpoint holds {len(shapes)} tensors that no known generator has. {reasons}.")

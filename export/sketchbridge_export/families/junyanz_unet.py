@@ -1,0 +1,230 @@
+"""U-Net generators as trained by pytorch-CycleGAN-and-pix2pix (`--netG unet_128`, `unet_256` and deeper or shallower).
+
+The checkpoint's names nest: level k + 1 is a numbered step inside level k's list of steps. Everything else is read from
+the names and shapes: depth, widths, channels, and the kind of normalisation.
+
+Which statistics? The reference trains with batches of one and paints in training mode, so a picture is normalised with
+its own statistics; its published checkpoints look right only so. That is the default, "instance". Checkpoints trained
+with larger batches and judged in evaluation mode want "running": ours say so in their `sketchbridge` metadata.
+
+The reference applies LeakyReLU in place to the very tensor that is also the skip connection, so what is concatenated is
+the activated tensor. ReLU follows, and ReLU(LeakyReLU(x)) = ReLU(x): the skip below is ReLU(x), with the same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from sketchbridge_export.errors import OptionInvalid
+from sketchbridge_export.families.family import (
+    TANH_RANGE,
+    Family,
+    Generator,
+    NormMode,
+    Recognition,
+    Shapes,
+    State,
+)
+from sketchbridge_export.families.layers import (
+    NormalisedConvolution,
+    StructureMismatch,
+    build_norm,
+    convolution_tensor_names,
+    convolution_weights,
+    norm_keys,
+    norm_tensor_names,
+    require_nothing_else,
+    require_shape,
+)
+
+_DEFAULT_NORM: NormMode = "instance"
+_FEWEST_DOWNS, _MOST_DOWNS = 5, 10  # the reference can't build fewer; 10 paint 1024 x 1024 pixels
+_KINDS = {
+    frozenset(("weight", "bias", "running_mean", "running_var")): "batch",
+    frozenset(("weight", "bias")): "instance, affine",
+    frozenset(
+        ("running_mean", "running_var")
+    ): "instance",  # left over from PyTorch before 0.4; the reference drops them
+}
+
+
+@dataclass(frozen=True)
+class _Level:
+    """Names of one level's parts, without the trailing `.weight`; None where the level has no such part."""
+
+    down: str
+    down_norm: str | None
+    up: str
+    up_norm: str | None
+
+
+@dataclass(frozen=True)
+class _Structure:
+    levels: tuple[_Level, ...]
+    input_channels: int
+    output_channels: int
+    widths: tuple[int, ...]
+    norm_kind: str
+
+
+class SkipUNet(nn.Module):
+    """down[0] is the outermost level; up[k] undoes down[k].
+
+    (N, C, 2**n, 2**n) in [-1, 1] -> (N, C', 2**n, 2**n) in [-1, 1], n being the number of levels.
+    """
+
+    def __init__(self, down: Sequence[NormalisedConvolution], up: Sequence[NormalisedConvolution]) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(down)
+        self.up = nn.ModuleList(up)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        features = [self.down[0](x)]
+        for down in list(self.down)[1:]:
+            features.append(down(functional.leaky_relu(features[-1], 0.2)))
+        x = functional.relu(features.pop())
+        for up in list(self.up)[:0:-1]:
+            x = functional.relu(torch.cat([features.pop(), up(x)], dim=1))  # the skip comes first
+        return torch.tanh(self.up[0](x))
+
+
+def recognise(shapes: Shapes) -> Recognition:
+    """Whether names and shapes are such a U-Net's, every one of them."""
+    try:
+        found = _read_structure(shapes)
+    except StructureMismatch as exc:
+        return Recognition(matches=False, why=str(exc))
+    return Recognition(
+        matches=True, why=f"U-Net of {len(found.levels)} levels, ngf {found.widths[0]}, norm {found.norm_kind}"
+    )
+
+
+def rebuild(state: State, norm: NormMode | None) -> Generator:
+    """The network with these weights; see Family.rebuild."""
+    found = _read_structure({key: tuple(tensor.shape) for key, tensor in state.items()})
+    mode = _norm_mode(found.norm_kind, norm)
+    downs: list[NormalisedConvolution] = []
+    ups: list[NormalisedConvolution] = []
+    for level in found.levels:
+        weights = convolution_weights(state, level.down)
+        shape = weights["weight"].shape
+        down = nn.Conv2d(shape[1], shape[0], 4, stride=2, padding=1, bias="bias" in weights)
+        down.load_state_dict(weights)
+        downs.append(NormalisedConvolution(down, _norm(state, level.down_norm, shape[0], mode)))
+        weights = convolution_weights(state, level.up)
+        shape = weights["weight"].shape
+        up = nn.ConvTranspose2d(shape[0], shape[1], 4, stride=2, padding=1, bias="bias" in weights)
+        up.load_state_dict(weights)
+        ups.append(NormalisedConvolution(up, _norm(state, level.up_norm, shape[1], mode)))
+    return Generator(
+        module=SkipUNet(downs, ups).eval().requires_grad_(requires_grad=False),
+        input_channels=found.input_channels,
+        output_channels=found.output_channels,
+        native_size=2 ** len(found.levels),
+        norm=mode or "none",
+        facts={
+            "num_downs": len(found.levels),
+            "ngf": found.widths[0],
+            "widths": list(found.widths),
+            "norm_kind": found.norm_kind,
+        },
+    )
+
+
+def _norm(state: State, prefix: str | None, channels: int, mode: NormMode | None) -> nn.Module:
+    if prefix is None or mode is None:
+        return nn.Identity()
+    return build_norm(state, prefix, channels, mode)
+
+
+def _norm_mode(kind: str, wanted: NormMode | None) -> NormMode | None:
+    if kind == "none":
+        if wanted is not None:
+            raise OptionInvalid(
+                f"norm is {wanted!r}, but the checkpoint was trained without normalisation. Leave it out."
+            )
+        return None
+    if kind == "batch":
+        return wanted or _DEFAULT_NORM
+    if wanted == "running":
+        raise OptionInvalid(
+            f"norm is 'running', but the checkpoint's normalisation is of kind {kind!r}: it has no running statistics "
+            "to use. Leave it out, or pass 'instance'."
+        )
+    return "instance"
+
+
+def _read_structure(shapes: Shapes) -> _Structure:
+    levels = _read_levels(shapes)
+    explained: set[str] = set()
+    widths: list[int] = []
+    for index, level in enumerate(levels):
+        expected = {1: widths[-1]} if widths else {}
+        widths.append(require_shape(shapes, f"{level.down}.weight", expected | {2: 4, 3: 4})[0])
+        explained |= convolution_tensor_names(shapes, level.down, widths[index])
+    input_channels = shapes[f"{levels[0].down}.weight"][1]
+    output_channels = 0
+    for index, level in reversed(list(enumerate(levels))):
+        expected = {0: widths[index] if index == len(levels) - 1 else 2 * widths[index], 2: 4, 3: 4}
+        if index > 0:
+            expected[1] = widths[index - 1]
+        output_channels = require_shape(shapes, f"{level.up}.weight", expected)[1]
+        explained |= convolution_tensor_names(shapes, level.up, output_channels)
+        for prefix, channels in ((level.down_norm, widths[index]), (level.up_norm, output_channels)):
+            if prefix is not None:
+                explained |= norm_tensor_names(shapes, prefix, channels)
+    kind = _read_norm_kind(shapes, levels)
+    require_nothing_else(shapes, explained)
+    return _Structure(levels, input_channels, output_channels, tuple(widths), kind)
+
+
+def _read_levels(shapes: Shapes) -> tuple[_Level, ...]:
+    if "model.model.0.weight" not in shapes:
+        raise StructureMismatch("`model.model.0.weight` is missing")
+    levels = [_Level("model.model.0", None, "model.model.3", None)]
+    prefix = "model.model.1.model."
+    while any(key.startswith(f"{prefix}3.model.") for key in shapes):
+        levels.append(_Level(f"{prefix}1", f"{prefix}2", f"{prefix}5", f"{prefix}6"))
+        prefix += "3.model."
+        if len(levels) > _MOST_DOWNS:
+            break
+    levels.append(_Level(f"{prefix}1", None, f"{prefix}3", f"{prefix}4"))
+    if not _FEWEST_DOWNS <= len(levels) <= _MOST_DOWNS:
+        raise StructureMismatch(f"it nests {len(levels)} levels; {_FEWEST_DOWNS} to {_MOST_DOWNS} are taken")
+    return tuple(levels)
+
+
+def _read_norm_kind(shapes: Shapes, levels: Sequence[_Level]) -> str:
+    prefixes = [prefix for level in levels for prefix in (level.down_norm, level.up_norm) if prefix is not None]
+    found = {norm_keys(shapes, prefix) for prefix in prefixes}
+    if len(found) > 1:
+        raise StructureMismatch(f"its normalisations differ: {sorted(map(sorted, found))}")
+    stored = next(iter(found))
+    if not stored:
+        # Nothing stored is either instance normalisation without parameters or none at all. The reference gives its
+        # convolutions a bias in the first case only.
+        return "instance" if f"{levels[1].down}.bias" in shapes else "none"
+    if stored not in _KINDS:
+        raise StructureMismatch(f"its normalisations hold {sorted(stored)}, which no kind of normalisation does")
+    return _KINDS[stored]
+
+
+FAMILY = Family(
+    name="junyanz_unet",
+    recognise=recognise,
+    rebuild=rebuild,
+    input_range=TANH_RANGE,
+    output_range=TANH_RANGE,
+    channel_order="rgb",
+    line_polarity="dark-on-light",
+    default_norm=_DEFAULT_NORM,
+    dropout=False,
+    native_size="2 ** num_downs: the bottleneck is 1 x 1",
+    source="https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix models/networks.py, UnetGenerator",
+)

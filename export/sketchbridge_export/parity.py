@@ -1,0 +1,194 @@
+"""Compares an artefact with the checkpoint it was made from. Until it has passed, the artefact does not exist."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from sketchbridge_export.errors import ParityFailed
+from sketchbridge_export.interface import INPUT_NAME, OUTPUT_NAME
+from sketchbridge_preprocess import INTERFACE_SIDE_PX
+
+BATCH_SIZES = (1, 2, 5)  # alone, the smallest batch, and an odd one
+
+Pictures = NDArray[np.uint8]
+Paint = Callable[[Pictures], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an artefact may be from its checkpoint, in grey levels (0 to 255), and why so far."""
+
+    max_levels: int
+    mean_levels: float
+    reason: str
+
+
+TOLERANCES = {
+    "fp32": Tolerance(
+        1, 0.01, "the same arithmetic in another order: only a value on the edge between two levels may flip"
+    ),
+    # Measured: at most 1 level and 0.03 on average for U-Nets of ngf 8 to 64 with random weights, 1 and 0.005 for a
+    # trained one of ngf 32. Allowed is three times that, which no eye tells apart.
+    "fp16": Tolerance(3, 0.1, "float16 moves each weight by up to 1/2048 of itself"),
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An artefact against its checkpoint at one batch size, over all pictures.
+
+    max_levels, mean_levels: absolute difference in grey levels. psnr_db: None if every value is equal.
+    ssim: the worst picture's, 1.0 being equal.
+    """
+
+    batch_size: int
+    pictures: int
+    max_levels: int
+    mean_levels: float
+    psnr_db: float | None
+    ssim: float
+
+    def as_json(self) -> dict[str, int | float | None]:
+        """Plain values, rounded for reading."""
+        return {key: round(value, 6) if isinstance(value, float) else value for key, value in asdict(self).items()}
+
+
+def check_onnx(
+    reference: nn.Module,
+    path: Path,
+    pictures: Pictures,
+    *,
+    weights: str,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+) -> tuple[Comparison, ...]:
+    """Paint the same pictures with the checkpoint and with the ONNX file, and compare.
+
+    reference: the interface around the rebuilt network, in float32 and with its normalisations unfolded. It paints
+    every picture alone; the artefact paints them in batches of each of `batch_sizes`, so pictures that leak into each
+    other show as a difference. pictures: (P, 256, 256, 3) uint8. weights: a key of TOLERANCES.
+
+    Raises ParityFailed with every mismatch: names and types first, then shapes, then values.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    problems = _signature_problems(session)
+    if problems:
+        raise ParityFailed(f"The artefact has another signature than the contract: {'; '.join(problems)}.")
+
+    def paint(batch: Pictures) -> NDArray[Any]:
+        return np.asarray(session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0])
+
+    return compare(_paint_alone(reference, pictures), paint, pictures, TOLERANCES[weights], batch_sizes=batch_sizes)
+
+
+def compare(
+    expected: Pictures,
+    paint: Paint,
+    pictures: Pictures,
+    tolerance: Tolerance,
+    *,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+) -> tuple[Comparison, ...]:
+    """Compare what `paint` makes of the pictures, in batches of each size, with `expected`, one result a picture.
+
+    Raises ParityFailed with every batch size that is out of tolerance or has another shape or type.
+    """
+    comparisons, problems = [], []
+    for batch_size in batch_sizes:
+        order = _cover(len(pictures), batch_size)
+        painted = []
+        for chosen in order:
+            result = paint(pictures[chosen])
+            if result.shape != expected[chosen].shape or result.dtype != np.uint8:
+                wanted = expected[chosen].shape
+                problems.append(f"batch {batch_size}: it paints {result.shape} {result.dtype}, expected {wanted} uint8")
+                break
+            painted.append(result)
+        if len(painted) < len(order):
+            continue
+        found = _measure(expected[np.concatenate(order)], np.concatenate(painted), batch_size, len(pictures))
+        comparisons.append(found)
+        if found.max_levels > tolerance.max_levels or found.mean_levels > tolerance.mean_levels:
+            problems.append(
+                f"batch {batch_size}: off by up to {found.max_levels} levels, {found.mean_levels:.4f} on average"
+            )
+    if problems:
+        raise ParityFailed(
+            f"The artefact does not paint what the checkpoint paints: {'; '.join(problems)}. Allowed are "
+            f"{tolerance.max_levels} levels and {tolerance.mean_levels} on average ({tolerance.reason})."
+        )
+    return tuple(comparisons)
+
+
+def structural_similarity(a: Pictures, b: Pictures) -> float:
+    """Mean SSIM of two (H, W, 3) uint8 pictures, channel by channel.
+
+    Source: Wang et al. 2004, 11 x 11 Gaussian window of sigma 1.5, K1 0.01, K2 0.03.
+    """
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    mean_x, mean_y = _window(x), _window(y)
+    variance_x, variance_y = _window(x * x) - mean_x**2, _window(y * y) - mean_y**2
+    covariance = _window(x * y) - mean_x * mean_y
+    similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
+        (mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2)
+    )
+    return float(similarity.mean())
+
+
+def _window(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(cv2.GaussianBlur(values, (11, 11), 1.5), np.float64)
+
+
+def _cover(count: int, batch_size: int) -> list[NDArray[np.intp]]:
+    """Full batches that show every picture at least once; the last one begins again at the first picture."""
+    batches = -(-count // batch_size)
+    return np.split(np.arange(batches * batch_size) % count, batches)
+
+
+def _paint_alone(reference: nn.Module, pictures: Pictures) -> Pictures:
+    with torch.inference_mode():
+        painted = [reference(torch.from_numpy(picture[None])).numpy() for picture in pictures]
+    return np.concatenate(painted)
+
+
+def _signature_problems(session: onnxruntime.InferenceSession) -> list[str]:
+    problems = []
+    for side, values, name in (
+        ("input", session.get_inputs(), INPUT_NAME),
+        ("output", session.get_outputs(), OUTPUT_NAME),
+    ):
+        found = [(value.name, value.type, value.shape) for value in values]
+        sides = [INTERFACE_SIDE_PX, INTERFACE_SIDE_PX, 3]
+        if len(found) != 1 or found[0][:2] != (name, "tensor(uint8)") or found[0][2][1:] != sides:
+            problems.append(
+                f"{side}s are {found}, expected `{name}` tensor(uint8) (batch, {', '.join(map(str, sides))})"
+            )
+        elif not isinstance(found[0][2][0], str):
+            problems.append(f"{side} `{name}` takes batches of {found[0][2][0]} only")
+    return problems
+
+
+def _measure(expected: Pictures, painted: Pictures, batch_size: int, pictures: int) -> Comparison:
+    difference = np.abs(expected.astype(np.int16) - painted.astype(np.int16))
+    squared = float(np.mean(difference.astype(np.float64) ** 2))
+    return Comparison(
+        batch_size=batch_size,
+        pictures=pictures,
+        max_levels=int(difference.max()),
+        mean_levels=float(difference.mean()),
+        psnr_db=20 * math.log10(255) - 10 * math.log10(squared) if squared else None,
+        ssim=min(structural_similarity(a, b) for a, b in zip(expected, painted, strict=True)),
+    )

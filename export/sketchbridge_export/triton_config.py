@@ -1,0 +1,177 @@
+"""The text of the config.pbtxt files that an export writes.
+
+Names of models and tensors are the contract between the server, the client and the exporter.
+Source: Triton's model configuration, model_config.proto of release 2.51.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sketchbridge_export.errors import OptionInvalid
+from sketchbridge_export.interface import INPUT_NAME, OUTPUT_NAME
+from sketchbridge_preprocess import INTERFACE_SIDE_PX
+
+MAX_BATCH_SIZE = 8
+BUILDING_BLOCKS = ("decode", "encode", "sketch")
+
+_GENERATOR_SUFFIX = "_generator"
+_ROUNDTRIP_SUFFIX = "_roundtrip"
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+def check_name(name: str) -> None:
+    """Raise OptionInvalid unless `name` can be the name of a user-facing model."""
+    if not _NAME.fullmatch(name):
+        raise OptionInvalid(
+            f"The name is {name!r}; it must be 1 to 63 lower-case letters, digits and underscores and begin with a "
+            "letter, such as `shoes`."
+        )
+    if name in BUILDING_BLOCKS:
+        raise OptionInvalid(f"{name!r} is the name of a building block. Choose another, such as `{name}s`.")
+    if name.endswith((_GENERATOR_SUFFIX, _ROUNDTRIP_SUFFIX)):
+        raise OptionInvalid(
+            f"{name!r} ends with {_GENERATOR_SUFFIX!r} or {_ROUNDTRIP_SUFFIX!r}, which the export itself appends. "
+            f"Leave it out: `{name.rsplit('_', 1)[0]}`."
+        )
+
+
+def generator_name(name: str) -> str:
+    """The model that holds the artefact."""
+    return name + _GENERATOR_SUFFIX
+
+
+def roundtrip_name(name: str) -> str:
+    """The ensemble from a photo to its sketch and back."""
+    return name + _ROUNDTRIP_SUFFIX
+
+
+def generator_config(name: str) -> str:
+    """config.pbtxt of `<name>_generator`, on the CPU."""
+    shape = f"[ {INTERFACE_SIDE_PX}, {INTERFACE_SIDE_PX}, 3 ]"
+    return f"""\
+# The `{name}` generator: a line drawing in, a photograph out, both uint8 RGB.
+# Written once by `sketchbridge export`; later exports add versions and leave this file as you have changed it.
+name: "{generator_name(name)}"
+backend: "onnxruntime"
+default_model_filename: "model.onnx"
+
+# Pictures painted together at most. The graph takes any batch; 8 U-Net-256 need about 1 GB while painting.
+# Raise it on a GPU, together with the other steps of the ensembles.
+max_batch_size: {MAX_BATCH_SIZE}
+
+input [
+  {{
+    name: "{INPUT_NAME}"  # black lines on white paper
+    data_type: TYPE_UINT8
+    dims: {shape}
+  }}
+]
+output [
+  {{
+    name: "{OUTPUT_NAME}"
+    data_type: TYPE_UINT8
+    dims: {shape}
+  }}
+]
+
+# Requests that wait while the network is busy are painted together. No request waits for company when it is idle:
+# raise the delay (microseconds) only on a GPU, where a batch costs little more than one picture.
+dynamic_batching {{
+  max_queue_delay_microseconds: 0
+}}
+
+# One instance uses all cores. More of them only share the same cores and take the weights' memory again.
+instance_group [
+  {{
+    count: 1
+    kind: KIND_CPU
+  }}
+]
+
+# 0: as many threads as there are cores. Lower it where several generators are busy at once.
+parameters {{
+  key: "intra_op_thread_count"
+  value: {{ string_value: "0" }}
+}}
+
+# The first run allocates its buffers and takes longer; do it before the model counts as ready.
+model_warmup [
+  {{
+    name: "blank paper"
+    batch_size: 1
+    inputs {{
+      key: "{INPUT_NAME}"
+      value: {{
+        data_type: TYPE_UINT8
+        dims: {shape}
+        zero_data: true
+      }}
+    }}
+  }}
+]
+"""
+
+
+def paint_config(name: str) -> str:
+    """config.pbtxt of the ensemble `<name>`: sketch bytes -> photo bytes."""
+    steps = [
+        _step("decode", {"image_bytes": "sketch"}, {"sketch": "drawing"}),
+        _step(generator_name(name), {INPUT_NAME: "drawing"}, {OUTPUT_NAME: "painted"}),
+        _step("encode", {"image": "painted"}, {"image_bytes": "photo"}),
+    ]
+    return _ensemble(
+        f"`{name}`: the bytes of a sketch in, the bytes of a photograph out.", name, "sketch", ["photo"], steps
+    )
+
+
+def roundtrip_config(name: str) -> str:
+    """config.pbtxt of the ensemble `<name>_roundtrip`: photo bytes -> sketch bytes and repainted photo bytes."""
+    steps = [
+        _step("sketch", {"photo": "photo"}, {"sketch": "sketch", "sketch_image": "drawing"}),
+        _step(generator_name(name), {INPUT_NAME: "drawing"}, {OUTPUT_NAME: "painted"}),
+        _step("encode", {"image": "painted"}, {"image_bytes": "repainted"}),
+    ]
+    title = f"`{roundtrip_name(name)}`: the bytes of a photograph in, its sketch and the repainted photograph out."
+    return _ensemble(title, roundtrip_name(name), "photo", ["sketch", "repainted"], steps)
+
+
+def _ensemble(title: str, name: str, source: str, results: list[str], steps: list[str]) -> str:
+    outputs = ",\n".join(_bytes_tensor(result) for result in results)
+    steps_text = ",\n".join(steps)
+    return f"""\
+# {title}
+# Written once by `sketchbridge export`. An ensemble runs nothing itself: tune the models it names.
+name: "{name}"
+platform: "ensemble"
+max_batch_size: {MAX_BATCH_SIZE}  # no larger than any step's
+
+input [
+{_bytes_tensor(source)}
+]
+output [
+{outputs}
+]
+
+ensemble_scheduling {{
+  step [
+{steps_text}
+  ]
+}}
+"""
+
+
+def _bytes_tensor(name: str) -> str:
+    return f"""\
+  {{
+    name: "{name}"
+    data_type: TYPE_STRING
+    dims: [ 1 ]
+  }}"""
+
+
+def _step(model: str, inputs: dict[str, str], outputs: dict[str, str]) -> str:
+    lines = ["    {", f'      model_name: "{model}"', "      model_version: -1  # the latest"]
+    for field, tensors in (("input_map", inputs), ("output_map", outputs)):
+        lines += [f'      {field} {{ key: "{key}" value: "{value}" }}' for key, value in tensors.items()]
+    return "\n".join([*lines, "    }"])

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from sketchbridge_export.errors import OptionInvalid, RepositoryError
+from sketchbridge_export.manifest import file_sha256
+from sketchbridge_export.repository import Published, publish, staging
+
+EXPORTER = """
+import sys, pathlib
+from sketchbridge_export.manifest import file_sha256
+from sketchbridge_export.repository import publish, staging
+repository = pathlib.Path(sys.argv[1])
+sys.stdin.readline()
+for turn in range(10):
+    with staging(repository) as stage:
+        folder = stage / "version"
+        folder.mkdir()
+        (folder / "model.onnx").write_text(f"{sys.argv[2]} {turn}")
+        publish(folder, name="shoes", repository=repository, sha256={"model.onnx": file_sha256(folder / "model.onnx")})
+"""
+
+ALL = ["decode", "encode", "shoes", "shoes_generator", "shoes_roundtrip", "sketch"]
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+def put(repository: Path, name: str = "shoes", content: str = "weights") -> Published:
+    with staging(repository) as stage:
+        folder = stage / "version"
+        folder.mkdir()
+        (folder / "model.onnx").write_text(content)
+        (folder / "manifest.json").write_text("{}")
+        digest = file_sha256(folder / "model.onnx")
+        return publish(folder, name=name, repository=repository, sha256={"model.onnx": digest})
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_first_export_makes_a_repository_that_can_be_served(repository: Path) -> None:
+    published = put(repository)
+    assert (published.version, published.path) == (1, repository / "shoes_generator" / "1")
+    assert published.added == ("decode", "encode", "sketch", "shoes_generator", "shoes", "shoes_roundtrip")
+    assert names(repository) == ALL
+    assert names(repository / "shoes_generator") == ["1", "config.pbtxt"]
+    assert names(published.path) == ["manifest.json", "model.onnx"]
+    for name in ("shoes", "shoes_roundtrip", "shoes_generator"):
+        config = text_format.Parse((repository / name / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+        assert config.name == name
+    for ensemble in ("shoes", "shoes_roundtrip"):  # Git keeps no empty folders
+        assert (
+            json.loads((repository / ensemble / "1" / "manifest.json").read_text())["ensemble_of"] == "shoes_generator"
+        )
+
+
+def test_the_second_export_adds_a_version_and_touches_nothing_else(repository: Path) -> None:
+    put(repository)
+    for model in ("shoes_generator", "decode"):
+        config = repository / model / "config.pbtxt"
+        config.write_text(config.read_text() + "# tuned by its operator\n")
+    before = tree(repository)
+    published = put(repository, content="better weights")
+    assert (published.version, published.added) == (2, ())
+    after = tree(repository)
+    assert {key: after[key] for key in before} == before
+    assert set(after) - set(before) == {"shoes_generator/2/manifest.json", "shoes_generator/2/model.onnx"}
+
+
+def test_versions_count_on_from_the_highest_even_after_gaps(repository: Path) -> None:
+    put(repository)
+    (repository / "shoes_generator" / "1").rename(repository / "shoes_generator" / "9")
+    assert put(repository).version == 10
+
+
+def test_another_name_shares_the_building_blocks(repository: Path) -> None:
+    put(repository)
+    assert put(repository, "cats").added == ("cats_generator", "cats", "cats_roundtrip")
+
+
+def test_nothing_is_left_beside_the_repository(repository: Path) -> None:
+    put(repository)
+    assert names(repository.parent) == ["models"]
+
+
+def test_a_failure_before_publishing_leaves_nothing(repository: Path) -> None:
+    def interrupted() -> None:
+        with staging(repository) as stage:
+            (stage / "half").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert names(repository.parent) == ["models"]
+    assert names(repository) == []
+
+
+@pytest.mark.parametrize("failing", ["encode", "shoes_generator", "shoes", "shoes_roundtrip"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["disk", "ctrl-c"])
+def test_a_failure_between_the_renames_takes_back_those_before(
+    failing: str, error: BaseException, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if target == repository / failing:
+            raise error
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    expected = RepositoryError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected):
+        put(repository)
+    assert names(repository) == []
+    assert names(repository.parent) == ["models"]
+    monkeypatch.undo()
+    assert put(repository).version == 1
+    assert names(repository) == ALL
+
+
+def test_an_ensemble_appears_after_its_steps(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename, order = Path.rename, []
+
+    def watch(self: Path, target: Path) -> Path:
+        if target.parent == repository:
+            order.append(target.name)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", watch)
+    put(repository)
+    assert set(order[:3]) == {"decode", "encode", "sketch"}
+    assert order[3:] == ["shoes_generator", "shoes", "shoes_roundtrip"]
+
+
+def test_exports_at_the_same_time_get_a_version_each(repository: Path) -> None:
+    command = [sys.executable, "-c", EXPORTER, str(repository)]
+    exporters = [subprocess.Popen([*command, str(index)], stdin=subprocess.PIPE) for index in range(2)]
+    for exporter in exporters:
+        assert exporter.stdin is not None
+        with exporter.stdin as signal:
+            signal.write(b"go\n")
+    assert [exporter.wait(timeout=120) for exporter in exporters] == [0, 0]
+    versions = [repository / "shoes_generator" / str(n) / "model.onnx" for n in range(1, 21)]
+    assert {path.read_text() for path in versions} == {f"{index} {turn}" for index in range(2) for turn in range(10)}
+    assert names(repository) == ALL
+    assert names(repository.parent) == ["models"]
+
+
+def test_what_a_killed_export_left_is_removed_and_a_living_ones_folder_is_not(repository: Path) -> None:
+    dead = repository.parent / ".models-staging-dead"
+    (dead / "version").mkdir(parents=True)
+    with staging(repository) as alive:
+        (alive / "work").write_text("going on")
+        assert not dead.exists()
+        put(repository)
+        assert (alive / "work").read_text() == "going on"
+
+
+def test_a_repository_whose_parent_is_not_writable_stages_where_triton_does_not_look(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(repository)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != repository.parent and access(path, mode))
+    with staging(repository) as stage:
+        assert stage.parent.parent == repository
+        assert not stage.name.isdecimal()
+    assert put(repository).version == 2
+
+
+def test_a_file_that_changed_after_it_was_compared_is_not_published(repository: Path) -> None:
+    with staging(repository) as stage:
+        (stage / "version").mkdir()
+        (stage / "version" / "model.onnx").write_text("other")
+        with pytest.raises(RepositoryError, match="changed on disk"):
+            publish(stage / "version", name="shoes", repository=repository, sha256={"model.onnx": "0" * 64})
+    assert names(repository) == []
+
+
+def test_a_model_that_belongs_to_someone_else_is_not_extended(repository: Path) -> None:
+    (repository / "shoes").mkdir(parents=True)
+    (repository / "shoes" / "config.pbtxt").write_text('backend: "python"\n')
+    with pytest.raises(RepositoryError, match="belongs to another model"):
+        put(repository)
+    assert names(repository) == ["shoes"]
+
+
+def test_a_file_in_the_repositorys_place_and_a_bad_name_are_refused(repository: Path) -> None:
+    with pytest.raises(OptionInvalid, match="building block"):
+        put(repository, "decode")
+    (repository.parent / "file").write_text("")
+    with pytest.raises(RepositoryError, match="can't be written"):
+        put(repository.parent / "file")
