@@ -16,7 +16,7 @@ from sketchbridge_export.interface import GeneratorInterface
 from sketchbridge_export.manifest import FILE_NAME as MANIFEST_NAME
 from sketchbridge_export.manifest import build_manifest, file_sha256, write_manifest
 from sketchbridge_export.parity import Comparison, check_onnx
-from sketchbridge_export.parity_pictures import draw_pictures, read_pictures
+from sketchbridge_export.parity_pictures import read_pictures, shipped_pictures
 from sketchbridge_export.repository import check_repository, publish, staging
 
 _METADATA_CHOICES = ("family", "norm")
@@ -89,7 +89,7 @@ def export_checkpoint(
     if family is not None and family not in FAMILIES:
         raise OptionInvalid(f"There is no family {family!r}; there are: {', '.join(FAMILIES)}.")
     check_repository(repository, name)
-    shown = draw_pictures() if pictures is None else read_pictures(pictures)
+    shown = shipped_pictures() if pictures is None else read_pictures(pictures)
 
     progress(f"reading `{path}`")
     checkpoint = load_checkpoint(path)

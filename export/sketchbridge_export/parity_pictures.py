@@ -1,33 +1,31 @@
-"""Pictures to compare an artefact with its checkpoint on: drawn here, or read from a folder."""
+"""Pictures to compare an artefact with its checkpoint on: those that the package ships, or a folder of your own."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from sketchbridge_export.errors import OptionInvalid
+from sketchbridge_export.shipped import drawings
 from sketchbridge_preprocess import INTERFACE_SIDE_PX, PreprocessError, Size, decode, fit
 
 MAX_PICTURES = 32  # each is painted four times; a comparison is to take seconds
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-_STROKES = (3, 8, 16, 32, 64)
 _TEXTURES = 3
 
 Pictures = NDArray[np.uint8]
 
 
-def draw_pictures() -> Pictures:
-    """(8, 256, 256, 3) uint8 RGB, the same on every call.
+def shipped_pictures() -> Pictures:
+    """(P, 256, 256, 3) uint8 RGB, the same on every call.
 
-    Five line drawings, dark on white, from a few strokes to a crowded sheet, and three coloured textures with the
-    falling spectrum of photographs, which reach values that drawings don't.
+    The hand-drawn sketches, with any pen on any paper, and three coloured textures with the falling spectrum of
+    photographs, which reach values that drawings don't.
     """
     numbers = np.random.default_rng(20)
-    drawings = [_drawing(numbers, strokes=strokes) for strokes in _STROKES]
-    return np.stack(drawings + [_texture(numbers) for _ in range(_TEXTURES)])
+    return np.concatenate([read_pictures(drawings()), np.stack([_texture(numbers) for _ in range(_TEXTURES)])])
 
 
 def read_pictures(folder: Path) -> Pictures:
@@ -48,27 +46,6 @@ def read_pictures(folder: Path) -> Pictures:
             raise OptionInvalid(f"`{path}` can't be compared on: {exc}") from exc
         pictures.append(picture)
     return np.stack(pictures)
-
-
-def _drawing(numbers: np.random.Generator, *, strokes: int) -> Pictures:
-    sheet = np.full((INTERFACE_SIDE_PX, INTERFACE_SIDE_PX), 255, np.uint8)
-    for _ in range(strokes):
-        ink, width = int(numbers.integers(0, 90)), int(numbers.integers(1, 4))
-        corners = numbers.integers(10, INTERFACE_SIDE_PX - 10, (4, 2)).astype(np.float64)
-        t = np.linspace(0.0, 1.0, 40)[:, None]
-        curve = (  # cubic Bezier
-            (1 - t) ** 3 * corners[0]
-            + 3 * (1 - t) ** 2 * t * corners[1]
-            + 3 * (1 - t) * t**2 * corners[2]
-            + t**3 * corners[3]
-        )
-        cv2.polylines(
-            sheet, [curve.round().astype(np.int32)], isClosed=False, color=(ink,), thickness=width, lineType=cv2.LINE_AA
-        )
-    center = (int(numbers.integers(80, 176)), int(numbers.integers(80, 176)))
-    axes = (int(numbers.integers(20, 70)), int(numbers.integers(20, 70)))
-    cv2.ellipse(sheet, center, axes, float(numbers.uniform(0, 180)), 0.0, 360.0, (20,), 2, cv2.LINE_AA)
-    return np.repeat(sheet[:, :, None], 3, axis=2)
 
 
 def _texture(numbers: np.random.Generator) -> Pictures:

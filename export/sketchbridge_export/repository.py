@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sketchbridge_export import triton_config
-from sketchbridge_export.building_blocks import copy_building_block
 from sketchbridge_export.errors import RepositoryError
 from sketchbridge_export.manifest import file_sha256
+from sketchbridge_export.shipped import building_block
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def _prepare(version_folder: Path, name: str, repository: Path) -> tuple[int, li
     moves: list[tuple[Path, Path]] = []
     for block in triton_config.BUILDING_BLOCKS:
         if not (repository / block).exists():
-            copy_building_block(block, stage / block)
+            _copy_building_block(block, stage / block)
             moves.append((stage / block, repository / block))
     generator = triton_config.generator_name(name)
     version = _newest_version(repository / generator) + 1
@@ -142,6 +142,11 @@ def _prepare(version_folder: Path, name: str, repository: Path) -> tuple[int, li
             _write_ensemble(stage / ensemble, config_of(name), generator)
             moves.append((stage / ensemble, repository / ensemble))
     return version, moves
+
+
+def _copy_building_block(name: str, target: Path) -> None:
+    compiled = shutil.ignore_patterns("__pycache__", "*.pyc")
+    shutil.copytree(building_block(name), target, ignore=compiled, copy_function=shutil.copyfile)
 
 
 def _write_ensemble(folder: Path, config: str, generator: str) -> None:

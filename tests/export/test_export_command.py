@@ -17,7 +17,7 @@ from torch import nn
 
 import sketchbridge_export
 from sketchbridge_export.command import add_arguments, run
-from sketchbridge_export.parity_pictures import draw_pictures
+from sketchbridge_export.parity_pictures import shipped_pictures
 from tests.export.conftest import paint, use_own_statistics
 
 
@@ -53,7 +53,7 @@ def test_the_command_publishes_a_version_with_its_manifest(
     assert all(batch["max_levels"] <= 1 for batch in artefact["parity"]["batches"])
     assert str(small_checkpoint.parent) not in (version / "manifest.json").read_text()
 
-    pictures = draw_pictures()[:2]
+    pictures = shipped_pictures()[:2]
     painted = onnxruntime.InferenceSession(content).run(None, {"sketch": pictures})[0]
     expected = paint(use_own_statistics(small_unet), pictures)
     assert np.abs(painted.astype(int) - expected.astype(int)).max() <= 1

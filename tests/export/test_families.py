@@ -16,7 +16,7 @@ from sketchbridge_export.families import FAMILIES, NormMode, find_family
 from sketchbridge_export.families.family import State
 from sketchbridge_export.families.layers import fold_norms
 from sketchbridge_export.interface import GeneratorInterface
-from sketchbridge_export.parity_pictures import draw_pictures
+from sketchbridge_export.parity_pictures import shipped_pictures
 from tests.export.conftest import (
     BATCH,
     INSTANCE,
@@ -55,8 +55,8 @@ def assert_paints_the_same(session: onnxruntime.InferenceSession, expected: Pict
         assert np.abs(together.astype(int) - alone[:size].astype(int)).max() <= 1
 
 
-PICTURES = draw_pictures()
-DRAWINGS = PICTURES[:5]
+PICTURES = shipped_pictures()
+GRAY_PICTURES = np.repeat(PICTURES[:5, :, :, :1], 3, axis=3)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_pix2pix_unet_paints_what_its_checkpoint_paints(
     session = exported(network.state_dict(), tmp_path / "model.onnx", mode)
     if mode != "running":
         network = use_own_statistics(network)
-    pictures = DRAWINGS if channels[0] == 1 else PICTURES[2:7]
+    pictures = GRAY_PICTURES if channels[0] == 1 else PICTURES[2:7]
     assert_paints_the_same(session, paint(network, pictures, size=2**downs), pictures)
 
 

@@ -13,7 +13,7 @@ from sketchbridge_export.errors import OptionInvalid, ParityFailed
 from sketchbridge_export.families import FAMILIES, Generator
 from sketchbridge_export.interface import GeneratorInterface
 from sketchbridge_export.parity import check_onnx
-from sketchbridge_export.parity_pictures import draw_pictures
+from sketchbridge_export.parity_pictures import shipped_pictures
 
 FAMILY = FAMILIES["junyanz_unet"]
 
@@ -71,7 +71,7 @@ def test_fp16_weights_are_stored_as_float16_and_stay_within_their_tolerance(tmp_
     stored = {tensor.data_type for tensor in onnx.load(path).graph.initializer if len(tensor.dims) == 4}
     assert stored == {onnx.TensorProto.FLOAT16}
     assert path.stat().st_size < 0.8 * tiny_onnx.stat().st_size
-    check_onnx(tiny(), path, draw_pictures(), weights="fp16")
+    check_onnx(tiny(), path, shipped_pictures(), weights="fp16")
 
 
 def test_a_weight_beyond_float16_is_refused(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_an_artefact_of_another_checkpoint_fails_at_every_batch_size(tiny_onnx: 
     with pytest.raises(
         ParityFailed, match=r"batch 1: off by up to \d+ levels.*batch 2: .*batch 5: .*Allowed are 1 levels"
     ):
-        check_onnx(tiny(0.9), tiny_onnx, draw_pictures(), weights="fp32")
+        check_onnx(tiny(0.9), tiny_onnx, shipped_pictures(), weights="fp32")
 
 
 def test_an_artefact_of_another_signature_fails_before_it_is_run(tiny_onnx: Path, tmp_path: Path) -> None:
@@ -96,4 +96,4 @@ def test_an_artefact_of_another_signature_fails_before_it_is_run(tiny_onnx: Path
     with pytest.raises(
         ParityFailed, match=r"`sketch` takes batches of 1 only; outputs are .*'picture'.*expected `photo`"
     ):
-        check_onnx(tiny(), tmp_path / "other.onnx", draw_pictures(), weights="fp32")
+        check_onnx(tiny(), tmp_path / "other.onnx", shipped_pictures(), weights="fp32")
