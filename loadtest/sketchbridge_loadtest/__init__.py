@@ -1,0 +1,1 @@
+"""Shows how fast the service is, and that what is hostile costs it little."""
