@@ -40,7 +40,29 @@ def check_range(name: str, value: float, minimum: float, maximum: float) -> None
         raise InvalidOption(f"`{name}` is {value}; expected a number from {minimum:g} to {maximum:g}.")
 
 
+def check_whole(name: str, value: object, minimum: int, maximum: int) -> int:
+    """Return `value` if it is a whole number from minimum to maximum. Raises InvalidOption."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidOption(f"`{name}` is {shown(value)}; expected a whole number.")
+    check_range(name, value, minimum, maximum)
+    return value
+
+
+def check_odd(name: str, value: object, minimum: int, maximum: int) -> int:
+    """Return `value` if it is an odd whole number from minimum to maximum. Raises InvalidOption."""
+    number = check_whole(name, value, minimum, maximum)
+    if number % 2 == 0:
+        raise InvalidOption(f"`{name}` is {number}; expected an odd number, so that a pixel lies in the middle.")
+    return number
+
+
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise InvalidOption unless `value` is one of `choices`."""
     if value not in choices:
-        raise InvalidOption(f"`{name}` is {value!r}; expected one of {', '.join(choices)}.")
+        raise InvalidOption(f"`{name}` is {shown(value)}; expected one of {', '.join(choices)}.")
+
+
+def shown(value: object) -> str:
+    """`value` as an error message repeats it: cut, because what came may be a megabyte."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

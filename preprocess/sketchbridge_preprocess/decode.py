@@ -29,8 +29,12 @@ class Limits:
 
 DEFAULT_LIMITS = Limits()
 
+_LONGEST_SIDE = 1_000_000  # libpng's own limit
+
 Samples = NDArray[np.integer[Any]]
 """(H, W) or (H, W, C) as OpenCV decodes it: uint8 or uint16, BGR or BGRA."""
+
+_BAND_ROWS = 64
 
 _REDUCED = {
     1: cv2.IMREAD_COLOR,
@@ -62,10 +66,12 @@ def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS, enough: Size | None 
             f"The picture is {header.width}x{header.height} = {header.width * header.height:,} pixels; "
             f"at most {limits.max_pixels:,} are taken. Scale it down."
         )
+    if max(header.width, header.height) > _LONGEST_SIDE:
+        raise ImageTooLarge(
+            f"The picture is {header.width}x{header.height} pixels; no side may be over {_LONGEST_SIDE:,}. Crop it."
+        )
     pixels = _decode_pixels(data, header, enough)
-    if pixels.dtype == np.uint16:
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257
-    return _orient(_to_rgb(pixels), header.orientation)
+    return _orient(_to_rgb(pixels, header), header.orientation)
 
 
 def _decode_pixels(data: bytes, header: ImageHeader, enough: Size | None) -> Samples:
@@ -96,15 +102,31 @@ def _reduction(header: ImageHeader, enough: Size | None) -> int:
     return next((n for n in (8, 4, 2) if shortest >= 2 * n * longest_needed), 1)
 
 
-def _to_rgb(pixels: Samples) -> Image:
+def _to_rgb(pixels: Samples, header: ImageHeader) -> Image:
+    """(H, W, 3) uint8 RGB, converted in bands so that the wide intermediate numbers never exist for a whole picture."""
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    if channels == 1:
+    if channels == 4 and header.format == "bmp" and not pixels[:, :, 3].any():
+        pixels = pixels[:, :, :3]  # 32-bit bitmaps often leave the fourth byte unused
+    if pixels.dtype == np.uint8 and channels == 1:
         return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), np.uint8)
-    if channels == 3:
+    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
         return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
-    alpha = pixels[:, :, 3:].astype(np.uint16)  # (H, W, 1)
-    color = pixels[:, :, 2::-1].astype(np.uint16)  # (H, W, 3), RGB
-    return ((color * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    rgb = np.empty((*pixels.shape[:2], 3), np.uint8)
+    for top in range(0, pixels.shape[0], _BAND_ROWS):
+        rgb[top : top + _BAND_ROWS] = _band_to_rgb(pixels[top : top + _BAND_ROWS])
+    return rgb
+
+
+def _band_to_rgb(band: Samples) -> Image:
+    if band.dtype == np.uint16:
+        band = (band.astype(np.uint32) + 128) // 257  # 65535 = 255 * 257
+    if band.ndim == 2:
+        band = band[:, :, None]
+    color = band[:, :, 2::-1] if band.shape[2] > 1 else np.repeat(band, 3, axis=2)  # (H, W, 3) RGB
+    if band.shape[2] == 4:
+        alpha = band[:, :, 3:].astype(np.uint16)  # (H, W, 1)
+        color = (color.astype(np.uint16) * alpha + 255 * (255 - alpha) + 127) // 255
+    return color.astype(np.uint8)
 
 
 def _orient(image: Image, orientation: int) -> Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cv2
 
-from sketchbridge_preprocess.checks import Image, check_choice, check_image, check_range
+from sketchbridge_preprocess.checks import Image, check_choice, check_image, check_whole
 from sketchbridge_preprocess.errors import InvalidImage
 
 OUTPUT_FORMATS = ("png", "jpeg", "webp")
@@ -22,7 +22,7 @@ def encode(image: Image, *, output_format: str = "png", quality: int = 90) -> by
     """
     check_image(image)
     check_choice("output_format", output_format, OUTPUT_FORMATS)
-    check_range("quality", quality, 1, 100)
+    check_whole("quality", quality, 1, 100)
     if max(image.shape[:2]) > _LONGEST_SIDE[output_format]:
         raise InvalidImage(
             f"A picture of {image.shape[1]}x{image.shape[0]} pixels does not fit into {output_format.upper()}, whose "

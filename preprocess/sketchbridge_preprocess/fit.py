@@ -131,6 +131,6 @@ def _crop_source(image: Image, placement: Placement) -> Image:
 def _resize(image: Image, size: Size) -> Image:
     if image.shape[:2] == (size.height, size.width):
         return image.copy()
-    shrinks = size.width <= image.shape[1] and size.height <= image.shape[0]
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (size.width, size.height), interpolation=interpolation), np.uint8)
+    smaller = (min(size.width, image.shape[1]), min(size.height, image.shape[0]))
+    averaged = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)  # per axis: only what shrinks
+    return np.asarray(cv2.resize(averaged, (size.width, size.height), interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -1,8 +1,8 @@
 """Reads format, size and orientation from the first bytes of a picture, before anything is decoded.
 
 A decoder allocates width x height pixels because a few header bytes say so; reading those bytes first makes the
-refusal of a decompression bomb cost microseconds. The walk also sees whether the file is whole: OpenCV fills the
-missing part of a truncated JPEG with gray and says nothing.
+refusal of a decompression bomb cost next to nothing. So does refusing files of a hundred thousand tiny parts. The walk
+also sees whether the file is whole: OpenCV fills the missing part of a truncated JPEG with gray and says nothing.
 
 Sources: PNG 3rd edition (W3C 2025), ITU-T T.81 annex B (JPEG), RFC 9649 (WebP), Exif 2.32 section 4.6.4 (orientation).
 """
@@ -53,12 +53,17 @@ def read_header(data: bytes) -> ImageHeader:
     raise UnsupportedFormat(f"{_describe(data)} Send PNG, JPEG, WebP or BMP.")
 
 
+_MOST_PARTS = 10_000  # chunks or segments; a photo with every kind of metadata has a few hundred
+_MOST_FILL_BYTES = 1_000
+_MOST_SCANS = 100  # of a progressive JPEG, each of which is decoded over the whole picture; encoders write about 10
+
+
 def _read_png(data: bytes) -> ImageHeader:
     if data[12:16] != b"IHDR":
         raise InvalidImage("The PNG does not begin with an IHDR chunk. Save it again.")
     width, height = struct.unpack_from(">II", data, 16)
     orientation, animated, position = 1, False, 8
-    while True:
+    for _ in range(_MOST_PARTS):
         if position + 12 > len(data):
             raise _truncated("PNG", data)
         length, kind = struct.unpack_from(">I4s", data, position)
@@ -71,6 +76,8 @@ def _read_png(data: bytes) -> ImageHeader:
         elif kind == b"eXIf":
             orientation = _read_orientation(data[position + 8 : position + 8 + length])
         position += 12 + length
+    else:
+        raise _too_many_parts("PNG")
     return ImageHeader("png", width, height, orientation, animated)
 
 
@@ -81,13 +88,8 @@ _JPEG_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
 def _read_jpeg(data: bytes) -> ImageHeader:
     width = height = 0
     orientation, position = 1, 2
-    while True:
-        if data[position] != 0xFF:  # the marker prefix of T.81
-            raise InvalidImage(f"The JPEG is damaged: no marker where one must be, at byte {position}.")
-        while data[position] == 0xFF:  # any number of fill bytes may precede a marker
-            position += 1
-        marker = data[position]
-        position += 1
+    for _ in range(_MOST_PARTS):
+        marker, position = _next_marker(data, position)
         if marker in _JPEG_WITHOUT_LENGTH:
             continue
         if marker == 0xD9:  # end of image
@@ -102,10 +104,28 @@ def _read_jpeg(data: bytes) -> ImageHeader:
         elif marker == 0xDA:  # start of scan
             break
         position += length
+    else:
+        raise _too_many_parts("JPEG")
     # Inside a scan FF is always followed by 00 or a restart marker, so FF D9 can only be the end of the image.
     if data.rfind(b"\xff\xd9") < position:
         raise _truncated("JPEG", data)
+    if data.count(b"\xff\xda", position) > _MOST_SCANS:
+        raise InvalidImage(f"The JPEG has more than {_MOST_SCANS} scans. Save it again.")
     return ImageHeader("jpeg", width, height, orientation)
+
+
+def _next_marker(data: bytes, position: int) -> tuple[int, int]:
+    """The marker at `position` and where its content begins. Nothing but fill bytes may precede a marker.
+
+    Decoders skip what is no marker (FF 00, stray bytes) and go on reading there. Skipping it differently would let a
+    file show one size here and another to the decoder, so such a file is refused.
+    """
+    begins = position
+    while data[position] == 0xFF and position - begins < _MOST_FILL_BYTES:
+        position += 1
+    if position == begins or data[position] in (0x00, 0xFF):
+        raise InvalidImage(f"The JPEG is damaged: no marker where one must be, at byte {begins}. Save it again.")
+    return data[position], position + 1
 
 
 def _read_webp(data: bytes) -> ImageHeader:
@@ -126,11 +146,15 @@ def _read_webp(data: bytes) -> ImageHeader:
     width = int.from_bytes(data[24:27], "little") + 1
     height = int.from_bytes(data[27:30], "little") + 1
     orientation, position = 1, 12
-    while position + 8 <= len(data):
+    for _ in range(_MOST_PARTS):
+        if position + 8 > len(data):
+            break
         chunk, length = struct.unpack_from("<4sI", data, position)
         if chunk == b"EXIF":
             orientation = _read_orientation(data[position + 8 : position + 8 + length].removeprefix(b"Exif\0\0"))
         position += 8 + length + (length & 1)
+    else:
+        raise _too_many_parts("WebP")
     return ImageHeader("webp", width, height, orientation, animated=bool(data[20] & 0x02))
 
 
@@ -181,6 +205,10 @@ def _describe(data: bytes) -> str:
 
 def _truncated(kind: str, data: bytes) -> TruncatedImage:
     return TruncatedImage(f"The {kind} is cut off: its end is missing after {len(data)} bytes. Send the whole file.")
+
+
+def _too_many_parts(kind: str) -> InvalidImage:
+    return InvalidImage(f"The {kind} consists of more than {_MOST_PARTS:,} parts. Save it again.")
 
 
 _ORIENTATION_TAG = 0x0112

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from sketchbridge_preprocess.checks import check_choice, check_range
+from sketchbridge_preprocess.checks import check_choice, check_range, check_whole, shown
 from sketchbridge_preprocess.encode import OUTPUT_FORMATS
 from sketchbridge_preprocess.errors import InvalidOption
 from sketchbridge_preprocess.fit import FIT_MODES
@@ -75,12 +75,14 @@ def read_options(parameters: Mapping[str, object]) -> RequestOptions:
             check_choice(name, value, _CHOICES[name])
             fields[name] = value
         elif name in _WHOLE_NUMBERS:
-            fields[name] = _whole_number(name, value)
+            fields[name] = check_whole(name, value, *_WHOLE_NUMBERS[name])
         elif name in _METHOD_PARAMETERS:
             numbers[name] = _number(name, value)
         else:
             known = ", ".join([*_CHOICES, *_WHOLE_NUMBERS])
-            raise InvalidOption(f"There is no option `{name}`. There are {known}, and the parameters of the methods.")
+            raise InvalidOption(
+                f"There is no option `{name:.80}`. There are {known}, and the parameters of the methods."
+            )
     options = RequestOptions(**fields, method_parameters=MappingProxyType(numbers))  # type: ignore[arg-type]
     _check_method_parameters(options)
     return options
@@ -94,14 +96,10 @@ def _check_method_parameters(options: RequestOptions) -> None:
         check_range(name, value, wanted[name].minimum, wanted[name].maximum)
 
 
-def _whole_number(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidOption(f"`{name}` is {value!r}; expected a whole number.")
-    check_range(name, value, *_WHOLE_NUMBERS[name])
-    return value
-
-
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidOption(f"`{name}` is {value!r}; expected a number.")
-    return float(value)
+        raise InvalidOption(f"`{name}` is {shown(value)}; expected a number.")
+    try:
+        return float(value)
+    except OverflowError as exc:
+        raise InvalidOption(f"`{name}` is {shown(value)}; expected a number of ordinary size.") from exc

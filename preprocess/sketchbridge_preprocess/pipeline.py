@@ -73,22 +73,23 @@ def to_wire(image: Image, options: RequestOptions) -> bytes:
 def from_wire(data: bytes, limits: Limits = DEFAULT_LIMITS) -> bytes:
     """The file itself, from raw bytes or from base64 text, with or without a `data:image/...;base64,` prefix.
 
-    No accepted file begins like base64 text, so the caller need not say which it is. Raises ImageTooLarge before
-    decoding text that is too long, InvalidImage if the text is no base64.
+    No accepted file begins like base64 text, so the caller need not say which it is. White space in it is ignored.
+    Raises ImageTooLarge before decoding text that is too long, InvalidImage if the text is no base64.
     """
-    if data.startswith(b"data:"):
-        beginning, separator, data = data.partition(b";base64,")
-        if not separator or len(beginning) > 100:
-            raise InvalidImage("The data URL is not base64. Expected `data:image/png;base64,...`.")
-    elif not data.startswith(_BASE64_BEGINNINGS):
+    is_url = data.startswith(b"data:")
+    if not is_url and not data.startswith(_BASE64_BEGINNINGS):
         return data
-    if len(data) > limits.max_bytes * 4 // 3 + 4:
+    if len(data) > limits.max_bytes * 3 // 2:
         raise ImageTooLarge(
             f"The picture has {len(data):,} characters of base64; at most {limits.max_bytes:,} bytes are taken. "
             "Scale it down or compress it."
         )
+    if is_url:
+        beginning, separator, data = data.partition(b";base64,")
+        if not separator or len(beginning) > 100:
+            raise InvalidImage("The data URL is not base64. Expected `data:image/png;base64,...`.")
     try:
-        return base64.b64decode(data, validate=True)
+        return base64.b64decode(data.translate(None, b" \t\r\n"), validate=True)
     except binascii.Error as exc:
         raise InvalidImage(f"The picture looks like base64 text, but is none: {exc}. Send it whole.") from exc
 

@@ -13,9 +13,9 @@ from types import MappingProxyType
 import cv2
 import numpy as np
 
-from sketchbridge_preprocess.checks import Image, check_range
+from sketchbridge_preprocess.checks import Image, check_range, shown
 from sketchbridge_preprocess.errors import InvalidOption
-from sketchbridge_preprocess.filters import to_gray
+from sketchbridge_preprocess.filters import blur, to_gray
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,13 @@ def canny(image: Image, *, low_threshold: float = 50, high_threshold: float = 15
     Returns (H, W) uint8, 0 on lines and 255 elsewhere. Raises InvalidOption if the low threshold exceeds the high one.
     Source: Canny, "A Computational Approach to Edge Detection", PAMI 1986.
     """
-    check_range("low_threshold", low_threshold, 0, 2000)
-    check_range("high_threshold", high_threshold, 0, 2000)
+    _check("canny", low_threshold=low_threshold, high_threshold=high_threshold, blur_sigma=blur_sigma)
     if low_threshold > high_threshold:
         raise InvalidOption(
             f"`low_threshold` is {low_threshold:g} and `high_threshold` {high_threshold:g}; "
             "the low one can't be higher."
         )
-    edges = cv2.Canny(_blurred_gray(image, blur_sigma), low_threshold, high_threshold, L2gradient=True)
+    edges = cv2.Canny(blur(to_gray(image), blur_sigma), low_threshold, high_threshold, L2gradient=True)
     return np.asarray(255 - edges, np.uint8)
 
 
@@ -65,9 +64,8 @@ def laplacian(image: Image, *, blur_sigma: float = 1.6, gain: float = 6.0, floor
     to 255, stay white (noise). Returns (H, W) uint8, dark on white.
     Source: Marr and Hildreth, "Theory of Edge Detection", 1980, with OpenCV's 3x3 Laplacian.
     """
-    check_range("gain", gain, 0.1, 50)
-    check_range("floor", floor, 0, 255)
-    response = np.abs(cv2.Laplacian(_blurred_gray(image, blur_sigma), cv2.CV_16S, ksize=3)).astype(np.float32)
+    _check("laplacian", blur_sigma=blur_sigma, gain=gain, floor=floor)
+    response = np.abs(cv2.Laplacian(blur(to_gray(image), blur_sigma), cv2.CV_16S, ksize=3)).astype(np.float32)
     ink = np.clip((response - floor) * gain, 0, 255)
     return (255 - ink).astype(np.uint8)
 
@@ -78,9 +76,9 @@ def dodge(image: Image, *, blur_sigma: float = 8.0) -> Image:
     image: (H, W) or (H, W, 3) RGB uint8. blur_sigma: 0.3 (hair-thin) to 100 (broad shading) pixels.
     Returns (H, W) uint8, soft dark lines on white. Source: the darkroom's dodge; blend mode of ISO 32000-1, 11.3.5.
     """
-    check_range("blur_sigma", blur_sigma, 0.3, 100)
+    _check("dodge", blur_sigma=blur_sigma)
     gray = to_gray(image)
-    blurred_negative = cv2.GaussianBlur(255 - gray, (0, 0), blur_sigma)
+    blurred_negative = blur(np.asarray(255 - gray, np.uint8), blur_sigma)
     return np.asarray(cv2.divide(gray, 255 - blurred_negative, scale=255), np.uint8)
 
 
@@ -94,13 +92,10 @@ def xdog(
     slope: phi of the soft threshold, 0.1 (pencil) to 200 (woodcut). Returns (H, W) uint8, dark on white.
     Source: Winnemoeller, Kyprianidis and Olsen, "XDoG", Computers & Graphics 2012, equations 5 and 7.
     """
-    check_range("sigma", sigma, 0.3, 20)
-    check_range("sharpness", sharpness, 0, 200)
-    check_range("epsilon", epsilon, 0, 1)
-    check_range("slope", slope, 0.1, 200)
-    tone = to_gray(image).astype(np.float32) / 255
-    narrow = cv2.GaussianBlur(tone, (0, 0), sigma)
-    wide = cv2.GaussianBlur(tone, (0, 0), 1.6 * sigma)
+    _check("xdog", sigma=sigma, sharpness=sharpness, epsilon=epsilon, slope=slope)
+    tone = np.asarray(to_gray(image) / np.float32(255), np.float32)
+    narrow = blur(tone, sigma)
+    wide = blur(tone, 1.6 * sigma)
     response = (1 + sharpness) * narrow - sharpness * wide
     soft = np.where(response >= epsilon, 1.0, 1.0 + np.tanh(slope * (response - epsilon)))
     return np.asarray(np.rint(255 * np.clip(soft, 0, 1)), np.uint8)
@@ -158,14 +153,14 @@ def sketch(image: Image, *, method: str = "canny", **parameters: float) -> Image
     """
     chosen = SKETCH_METHODS.get(method)
     if chosen is None:
-        raise InvalidOption(f"`method` is {method!r}; expected one of {', '.join(SKETCH_METHODS)}.")
+        raise InvalidOption(f"`method` is {shown(method)}; expected one of {', '.join(SKETCH_METHODS)}.")
     unknown = sorted(set(parameters) - set(chosen.parameters))
     if unknown:
-        raise InvalidOption(f"`{method}` has no parameter `{unknown[0]}`; it has {', '.join(chosen.parameters)}.")
+        raise InvalidOption(f"`{method}` has no parameter `{unknown[0]:.80}`; it has {', '.join(chosen.parameters)}.")
     return chosen.draw(image, **parameters)
 
 
-def _blurred_gray(image: Image, blur_sigma: float) -> Image:
-    check_range("blur_sigma", blur_sigma, 0, 20)
-    gray = to_gray(image)
-    return gray if blur_sigma == 0 else np.asarray(cv2.GaussianBlur(gray, (0, 0), blur_sigma), np.uint8)
+def _check(method: str, **values: float) -> None:
+    for name, value in values.items():
+        allowed = SKETCH_METHODS[method].parameters[name]
+        check_range(name, value, allowed.minimum, allowed.maximum)

@@ -12,9 +12,11 @@ _NEIGHBOUR_WEIGHTS = np.array([[128, 1, 2], [64, 0, 4], [32, 16, 8]], np.float32
 def thin(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Centre lines, one pixel wide, of the strokes in `mask`.
 
-    mask: (H, W) uint8 of 0 and 1; not modified. Connected strokes stay connected. Returns (H, W) uint8 of 0 and 1.
-    Source: Zhang and Suen, "A fast parallel algorithm for thinning digital patterns", CACM 1984; the deletion rule of
-    each half-step is a table over the 256 possible neighbourhoods.
+    mask: (H, W) uint8 of 0 and 1; not modified. Connected strokes stay connected and none vanishes. Returns (H, W)
+    uint8 of 0 and 1.
+    Source: Guo and Hall, "Parallel thinning with two-subiteration algorithms", CACM 1989, algorithm A1; the deletion
+    rule of each half-step is a table over the 256 possible neighbourhoods. (The better known rule of Zhang and Suen
+    erases diagonals two pixels wide.)
     """
     thinned = mask.copy()
     while True:
@@ -30,14 +32,11 @@ def _deletion_table(half_step: int) -> NDArray[np.uint8]:
     """(256,) uint8: 0 where a pixel with these neighbours is deleted in this half-step, 1 where it stays."""
     keep = np.ones(256, np.uint8)
     for code in range(256):
-        p = [code >> bit & 1 for bit in range(8)]  # P2 to P9, clockwise from north
-        rises = sum(p[i] == 0 and p[(i + 1) % 8] == 1 for i in range(8))
-        north, east, south, west = p[0], p[2], p[4], p[6]
-        if half_step == 0:
-            on_border = north * east * south == 0 and east * south * west == 0
-        else:
-            on_border = north * east * west == 0 and north * south * west == 0
-        if 2 <= sum(p) <= 6 and rises == 1 and on_border:  # conditions (a) and (b) of the paper
+        p2, p3, p4, p5, p6, p7, p8, p9 = (code >> bit & 1 for bit in range(8))  # clockwise from north
+        pieces = (~p2 & (p3 | p4)) + (~p4 & (p5 | p6)) + (~p6 & (p7 | p8)) + (~p8 & (p9 | p2))
+        pairs = min((p9 | p2) + (p3 | p4) + (p5 | p6) + (p7 | p8), (p2 | p3) + (p4 | p5) + (p6 | p7) + (p8 | p9))
+        inside = (p6 | p7 | (1 - p9)) & p8 if half_step == 0 else (p2 | p3 | (1 - p5)) & p4
+        if pieces == 1 and 2 <= pairs <= 3 and inside == 0:
             keep[code] = 0
     return keep
 

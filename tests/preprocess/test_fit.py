@@ -68,10 +68,17 @@ def test_a_crop_is_centred_and_its_inverse_fills_what_was_cut() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 10_000), (10_000, 1), (3, 2_000)])
 @pytest.mark.parametrize("mode", FIT_MODES)
-def test_extreme_shapes_cost_no_extreme_memory(shape: tuple[int, int], mode: str) -> None:
+def test_extreme_shapes_are_taken(shape: tuple[int, int], mode: str) -> None:
     fitted = fit(np.full(shape, 50, np.uint8), Size(256, 256), mode=mode)
     assert fitted.image.shape == (256, 256)
     assert unfit(fitted.image, fitted.placement).shape == shape
+
+
+def test_stretching_one_way_while_shrinking_the_other_keeps_thin_lines() -> None:
+    image = np.full((4000, 200), 255, np.uint8)
+    image[100::320] = image[101::320] = image[102::320] = 0
+    rows = fit(image, Size(256, 256), mode="stretch").image.mean(axis=1)
+    assert (rows < 254).sum() >= 13
 
 
 def test_wrong_calls_are_refused_with_the_way_out() -> None:

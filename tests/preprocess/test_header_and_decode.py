@@ -177,6 +177,26 @@ def test_a_picture_without_pixels_is_refused() -> None:
         decode(empty)
 
 
+def test_a_side_that_no_decoder_takes_is_said_to_be_too_long() -> None:
+    with pytest.raises(ImageTooLarge, match="no side may be over 1,000,000"):
+        decode(png_bomb(1_048_000, 1))
+
+
+def test_an_unused_fourth_byte_of_a_bitmap_is_not_taken_for_transparency() -> None:
+    pixels = b"".join(bytes((10 * i, 20 * i, 30 * i, 0)) for i in range(1, 5))
+    header = struct.pack("<IiiHHIIiiII", 40, 2, -2, 1, 32, 3, len(pixels), 0, 0, 0, 0)
+    masks = struct.pack("<III", 0xFF0000, 0xFF00, 0xFF)
+    offset = 14 + len(header) + len(masks)
+    file = struct.pack("<2sIII", b"BM", offset + len(pixels), 0, offset) + header + masks + pixels
+    assert decode(file).reshape(-1, 3).tolist() == [[30 * i, 20 * i, 10 * i] for i in range(1, 5)]
+
+
+@pytest.mark.parametrize("rows", [1, 63, 64, 65, 200])
+def test_pictures_converted_in_bands_have_no_seams(rows: int) -> None:
+    levels = np.random.default_rng(0).integers(0, 65536, (rows, 3), np.uint16)
+    assert np.array_equal(decode(saved(Pillow.fromarray(levels), "PNG"))[:, :, 1], np.round(levels / 257))
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_a_damaged_file_gives_a_picture_or_a_clear_error_and_nothing_else(data: st.DataObject) -> None:

@@ -45,7 +45,7 @@ def photographed_page(lines: Any) -> Any:
 
 
 def chalk_on_board(lines: Any) -> Any:
-    return ballpoint_on_yellow(lines) if lines.ndim == 3 else (30 + (255 - lines) * 0.8).astype(np.uint8)
+    return (30 + (255 - lines) * 0.8).astype(np.uint8)
 
 
 def faint_pencil(lines: Any) -> Any:
@@ -84,6 +84,29 @@ def test_every_width_of_pen_gives_the_same_width_of_line(pen_px: int, side: int)
     result = normalise_sketch(drawing(pen_px, side), TARGET)
     assert agreement(result, reference) > 0.95
     assert (result < 128).sum() == pytest.approx((reference < 128).sum(), rel=0.12)
+
+
+@pytest.mark.parametrize(("side", "pen_px"), [(512, 1), (700, 1), (1024, 2), (1600, 4)])
+@pytest.mark.parametrize("slant", ["/", "\\", "-", "|"])
+def test_a_straight_stroke_in_any_direction_survives(side: int, pen_px: int, slant: str) -> None:
+    paper: Any = np.full((side, side), 255, np.uint8)
+    low, high, middle = side // 5, side - side // 5, side // 2
+    ends = {"/": ((low, high), (high, low)), "\\": ((low, low), (high, high))}
+    ends |= {"-": ((low, middle), (high, middle)), "|": ((middle, low), (middle, high))}
+    cv2.line(paper, *ends[slant], (0,), pen_px)
+    assert (normalise_sketch(paper, TARGET) < 128).sum() > 250
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000))
+def test_thinning_loses_no_piece_of_any_mask(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    noise: Any = cv2.GaussianBlur(random.standard_normal((60, 80)), (0, 0), random.uniform(0.6, 3))
+    mask = (noise > noise.std()).astype(np.uint8)
+    count, labels = cv2.connectedComponents(mask, connectivity=8)
+    lines = thin(mask)
+    assert len(np.unique(labels[lines == 1])) == count - 1
+    assert cv2.connectedComponents(lines, connectivity=8)[0] == count
 
 
 def test_line_width_darkness_and_polarity_are_as_asked() -> None:

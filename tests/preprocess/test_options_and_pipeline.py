@@ -62,6 +62,8 @@ def test_parameters_are_read_as_they_come_over_the_wire() -> None:
         ({"low_threshold": -1}, "from 0 to 2000"),
         ({"sigma": 1.0}, "`canny` has no parameter `sigma`; it has low_threshold"),
         ({"output_encoding": "hex"}, "raw, base64"),
+        ({"method": "xdog", "sigma": 10**400}, "ordinary size"),
+        ({"method": "x" * 100_000}, r"`method` is 'x{70,80}\.\.\.; expected"),
     ],
 )
 def test_wrong_parameters_are_refused_by_name(parameters: dict[str, Any], words: str) -> None:
@@ -81,6 +83,8 @@ def test_base64_and_data_urls_are_read_like_the_file_itself() -> None:
         expected = image_for_model(data, RequestOptions())
         for form in (text, f"data:image/{output_format};base64,".encode() + text):
             assert np.array_equal(image_for_model(form, RequestOptions()), expected)
+        wrapped = base64.encodebytes(data)
+        assert np.array_equal(image_for_model(wrapped, RequestOptions()), expected)
     bitmap = io.BytesIO()
     Pillow.fromarray(photo()).save(bitmap, "BMP")
     text = base64.b64encode(bitmap.getvalue())

@@ -35,6 +35,7 @@ from sketchbridge_preprocess import (
     threshold,
     xdog,
 )
+from sketchbridge_preprocess.filters import blur
 
 FUNCTIONS: list[Callable[[Image], object]] = [
     canny,
@@ -163,6 +164,27 @@ def test_what_is_encoded_pillow_can_read(output_format: str, shape: tuple[int, .
     difference = np.abs(np.asarray(theirs.convert("RGB")).astype(int) - rgb)
     assert difference.max() == 0 if output_format == "png" else difference.mean() < 8
     assert np.array_equal(decode(data).shape, rgb.shape)
+
+
+@pytest.mark.parametrize("sigma", [8.5, 20, 60])
+def test_a_wide_blur_is_nearly_the_exact_one(sigma: float) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (200, 300), np.uint8)
+    photo[:, 150:] //= 3
+    exact = cv2.GaussianBlur(photo, (0, 0), sigma).astype(int)
+    assert np.abs(blur(photo, sigma) - exact).max() <= 3
+
+
+@pytest.mark.parametrize("quality", [90.5, True, "90", None])
+def test_a_quality_that_is_no_whole_number_is_refused(quality: Any) -> None:
+    with pytest.raises(InvalidOption, match="expected a whole number"):
+        encode(disc(), quality=quality)
+
+
+def test_even_windows_are_refused_instead_of_changed() -> None:
+    with pytest.raises(InvalidOption, match="expected an odd number"):
+        denoise(disc(), patch_size_px=4)
+    with pytest.raises(InvalidOption, match="expected an odd number"):
+        threshold(disc(), method="adaptive", block_size_px=30)
 
 
 def test_lower_quality_is_smaller_and_wrong_quality_is_refused() -> None:
