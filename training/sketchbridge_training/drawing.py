@@ -18,15 +18,21 @@ from sketchbridge_preprocess import Image, Size, canny, dodge, laplacian, normal
 def draw(photo: Image, random: np.random.Generator) -> Image:
     """A random line drawing of `photo`.
 
-    photo: (H, W, 3) uint8 RGB. Returns (H, W) uint8, dark lines on white.
+    photo: (H, W, 3) uint8 RGB in [0, 255], best near 256 x 256; not modified. random: the only source of chance, so the
+    same state gives the same drawing. Returns (H, W) uint8 in [0, 255], dark lines on white; blank only if the photo
+    has no edges to speak of. Raises InvalidImage from sketchbridge_preprocess for another shape or dtype.
     """
     method = _METHODS[random.choice(len(_METHODS), p=_WEIGHTS)]
     size = Size(photo.shape[1], photo.shape[0])
     line_width_px = random.uniform(1.6, 2.2)
     lines = normalise_sketch(method(photo, random), size, line_width_px=line_width_px)
-    if np.mean(lines < 128) < _LEAST_INK:  # thresholds too high for a pale photo
+    if _ink(lines) < _LEAST_INK:  # thresholds too high for a pale photo
         faint = canny(photo, low_threshold=10, high_threshold=30, blur_sigma=1.5)
-        lines = normalise_sketch(faint, size, line_width_px=line_width_px)
+        lines = max(lines, normalise_sketch(faint, size, line_width_px=line_width_px), key=_ink)
+    if _ink(lines) == 0:  # edges between colours of one brightness, or a few levels high
+        channels = [np.asarray(channel, np.uint8) for channel in cv2.split(photo)]
+        faintest = np.min([canny(c, low_threshold=5, high_threshold=15, blur_sigma=2) for c in channels], axis=0)
+        lines = normalise_sketch(faintest, size, line_width_px=line_width_px)
     if random.random() < 0.5:
         lines = _leave_out_details(lines, random)
     if random.random() < 0.4:
@@ -34,6 +40,11 @@ def draw(photo: Image, random: np.random.Generator) -> Image:
     if random.random() < 0.5:
         lines = _wobble(lines, random)
     return lines
+
+
+def _ink(lines: Image) -> float:
+    """Share of the pixels that are inked."""
+    return float(np.mean(lines < 128))
 
 
 def _draw_canny(photo: Image, random: np.random.Generator) -> Image:
@@ -101,7 +112,7 @@ def _leave_gaps(lines: Image, random: np.random.Generator) -> Image:
     for _ in range(random.integers(1, 12)):
         centre = (int(random.integers(width)), int(random.integers(height)))
         cv2.circle(result, centre, int(random.integers(3, 14)), (255,), -1)
-    return result
+    return result if _ink(result) > 0.5 * _ink(lines) else lines  # a small drawing would be gone
 
 
 def _wobble(lines: Image, random: np.random.Generator) -> Image:

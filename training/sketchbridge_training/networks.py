@@ -12,6 +12,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from sketchbridge_training.settings import check_count
+
 
 class _Skip(nn.Module):
     """One level of the U: halve, go deeper, double, and put the input beside the result."""
@@ -56,11 +58,14 @@ class UNetGenerator(nn.Module):
     """U-Net of `levels` halvings with `ngf` features in the first and at most 8 * ngf.
 
     forward: (N, 3, S, S) float in [-1, 1] -> the same shape and range; S a multiple of 2**levels (256 for 8 levels).
-    The three deepest full-width levels on the way up have dropout 0.5 in training mode, as in the paper.
+    The `levels` - 5 full-width levels above the deepest have dropout 0.5 on the way up in training, as in the paper.
     """
 
     def __init__(self, *, ngf: int = 64, levels: int = 8) -> None:
+        """ngf: at least 1. levels: at least 5. Raises OptionInvalid."""
         super().__init__()
+        check_count("ngf", ngf, least=1)
+        check_count("levels", levels, least=5)
         block: nn.Module = _Skip(8 * ngf, 8 * ngf, None, dropout=False)
         for _ in range(levels - 5):
             block = _Skip(8 * ngf, 8 * ngf, block, dropout=True)
@@ -70,7 +75,7 @@ class UNetGenerator(nn.Module):
         self.apply(_initialise)
 
     def forward(self, sketch: Tensor) -> Tensor:
-        """Paint; shapes and ranges as above."""
+        """Paint; shapes and ranges as in the class. Raises RuntimeError from torch for other sizes."""
         return cast("Tensor", self.model(sketch))
 
 
@@ -81,7 +86,9 @@ class PatchDiscriminator(nn.Module):
     """
 
     def __init__(self, *, ndf: int = 64) -> None:
+        """ndf: features in the first layer, at least 1. Raises OptionInvalid."""
         super().__init__()
+        check_count("ndf", ndf, least=1)
         layers: list[nn.Module] = [nn.Conv2d(6, ndf, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         for factor, stride in ((1, 2), (2, 2), (4, 1)):
             layers += [
@@ -94,7 +101,7 @@ class PatchDiscriminator(nn.Module):
         self.apply(_initialise)
 
     def forward(self, sketch: Tensor, photo: Tensor) -> Tensor:
-        """Judge; shapes and ranges as above."""
+        """Judge; shapes and ranges as in the class."""
         return cast("Tensor", self.model(torch.cat([sketch, photo], dim=1)))
 
 

@@ -1,0 +1,136 @@
+"""What is wrong is said in a sentence, and what was there before stays whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import sketchbridge_training
+from sketchbridge_cli import main
+from sketchbridge_training import CheckpointInvalid, OptionInvalid, Settings, Trainer
+from sketchbridge_training.checkpoint import read_checkpoint, write_checkpoint
+from tests.training.conftest import TINY
+
+
+@pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
+def test_a_damaged_checkpoint_is_refused_by_name(photos: Path, run: Path, kept: float) -> None:
+    path = run / "checkpoint.pt"
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept) if kept < 1 else int(kept)])
+    with pytest.raises(CheckpointInvalid, match=r"checkpoint\.pt` is damaged or no checkpoint .*Name another run"):
+        Trainer(photos, run, TINY, workers=0)
+
+
+@pytest.mark.parametrize("content", [{"model.weight": torch.zeros(3)}, [1, 2], torch.zeros(3), {"generator": {}}])
+def test_a_checkpoint_of_somebody_else_is_refused(photos: Path, tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointInvalid, match="was not written by `sketchbridge train`"):
+        Trainer(photos, tmp_path, TINY, workers=0)
+
+
+@pytest.mark.parametrize("change", [{"colour": 1}, {"epochs": 0}])
+def test_settings_that_this_version_does_not_know_are_refused(photos: Path, run: Path, change: dict[str, int]) -> None:
+    content = torch.load(run / "checkpoint.pt", weights_only=True)
+    content["training"]["settings"].update(change)
+    torch.save(content, run / "checkpoint.pt")
+    with pytest.raises(CheckpointInvalid, match="another version"):
+        Trainer(photos, run, TINY, workers=0)
+
+
+@pytest.mark.parametrize("part", ["generator", "discriminator", "optimisers"])
+def test_networks_that_do_not_fit_the_settings_are_refused(photos: Path, run: Path, part: str) -> None:
+    content = torch.load(run / "checkpoint.pt", weights_only=True)
+    content["training"][part] = {}
+    torch.save(content, run / "checkpoint.pt")
+    with pytest.raises(CheckpointInvalid, match="doesn't hold the networks that its settings describe"):
+        Trainer(photos, run, TINY, workers=0)
+
+
+def test_other_settings_than_the_runs_are_refused(photos: Path, run: Path) -> None:
+    for change in ({"seed": 6}, {"ngf": 4}, {"l1_weight": 10.0}, {"learning_rate": 1e-4}):
+        with pytest.raises(CheckpointInvalid, match="was started with Settings"):
+            Trainer(photos, run, dataclasses.replace(TINY, **change), workers=0)
+
+
+def test_fewer_epochs_than_are_done_are_refused(photos: Path, run: Path) -> None:
+    content = torch.load(run / "checkpoint.pt", weights_only=True)
+    content["sketchbridge"]["step"] = 40
+    torch.save(content, run / "checkpoint.pt")
+    with pytest.raises(OptionInvalid, match="are 5 steps, and 40 are done"):
+        Trainer(photos, run, TINY, workers=0)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_save_that_fails_half_way_leaves_the_old_checkpoint_and_no_litter(
+    run: Path, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = run / "checkpoint.pt"
+    before = path.read_bytes()
+    checkpoint = read_checkpoint(path, device=torch.device("cpu"))
+
+    def fail(_content: object, file: Any) -> None:
+        file.write(b"PK half of it")
+        raise error
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(type(error)):
+        write_checkpoint(path, checkpoint)
+    assert path.read_bytes() == before
+    assert list(run.iterdir()) == [path]
+
+
+def test_a_partial_file_that_a_killed_process_left_is_overwritten(run: Path) -> None:
+    path = run / "checkpoint.pt"
+    checkpoint = read_checkpoint(path, device=torch.device("cpu"))
+    (run / ".checkpoint.pt.partial").write_bytes(b"half")
+    path.unlink()
+    write_checkpoint(path, checkpoint)
+    assert list(run.iterdir()) == [path]
+    assert read_checkpoint(path, device=torch.device("cpu")).settings == TINY
+
+
+def test_a_disk_that_is_full_while_training_is_exit_1_and_the_old_checkpoint_stands(
+    photos: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (run / "checkpoint.pt").read_bytes()
+
+    def fail(_content: object, _file: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
+    words = f"train {photos} --run {run} --epochs 1 --batch-size 2 --ngf 2 --ndf 2 --seed 5 --workers 0"
+    assert main(words.split()) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "error: [Errno 28] No space left on device"
+    assert (run / "checkpoint.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "change", [{"learning_rate": 0.0}, {"learning_rate": math.nan}, {"l1_weight": -1.0}, {"l1_weight": math.inf}]
+)
+def test_rates_and_weights_outside_their_range_are_refused(change: dict[str, Any]) -> None:
+    (name,) = change
+    with pytest.raises(OptionInvalid, match=f"`{name}` is "):
+        dataclasses.replace(Settings(), **change)
+
+
+def test_schedules_below_one_step_are_refused(photos: Path, tmp_path: Path) -> None:
+    trainer = Trainer(photos, tmp_path, TINY, workers=0)
+    for name in ("save_every", "preview_every"):
+        with pytest.raises(OptionInvalid, match=f"`{name}` is 0"):
+            trainer.train(report=lambda _: None, **{name: 0})
+
+
+def test_every_public_name_is_there_and_every_error_has_a_place_in_the_tree() -> None:
+    members = {name: getattr(sketchbridge_training, name) for name in sketchbridge_training.__all__}
+    tree = sys.modules["sketchbridge_training.errors"].__doc__ or ""
+    errors = [name for name, member in members.items() if isinstance(member, type) and issubclass(member, Exception)]
+    assert len(errors) == 4
+    assert all(name in tree for name in errors)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = sketchbridge_training.nonsense

@@ -1,0 +1,106 @@
+"""The checkpoint file: what `sketchbridge export` takes, and what a run needs to go on.
+
+sketchbridge  family, norm, step, steps: read by the exporter
+generator     the averaged weights, calibrated: the generator that is served
+training      settings, and the states of the networks and optimisers: read on resuming
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sketchbridge_training.errors import CheckpointInvalid, TrainingError
+from sketchbridge_training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run after `step` of `steps` steps.
+
+    average, generator, discriminator: state_dicts, float32. optimisers: state_dicts by the name of their network.
+    """
+
+    step: int
+    steps: int
+    settings: Settings
+    average: dict[str, Tensor] = field(repr=False)
+    generator: dict[str, Tensor] = field(repr=False)
+    discriminator: dict[str, Tensor] = field(repr=False)
+    optimisers: dict[str, dict[str, Any]] = field(repr=False)
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a whole file beside `path`, then rename it: a reader finds the old one or the new one, never half of one.
+
+    The folder is made if it is missing. Raises OSError, or what torch.save raises; `path` is then as it was.
+    """
+    content = {
+        "sketchbridge": {
+            "family": "junyanz_unet",
+            "norm": "running",
+            "step": checkpoint.step,
+            "steps": checkpoint.steps,
+        },
+        "generator": {name: value.contiguous() for name, value in checkpoint.average.items()},
+        "training": {
+            "settings": dataclasses.asdict(checkpoint.settings),
+            "generator": checkpoint.generator,
+            "discriminator": checkpoint.discriminator,
+            "optimisers": checkpoint.optimisers,
+        },
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def read_checkpoint(path: Path, *, device: torch.device) -> Checkpoint:
+    """Read a file that `write_checkpoint` wrote, its tensors onto `device`. No code in it is run.
+
+    Raises CheckpointInvalid if the file is damaged, holds something else, or was written by another version.
+    """
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except Exception as exc:  # the unpickler meets damage with almost any exception
+        raise CheckpointInvalid(f"`{path}` is damaged or no checkpoint ({_first_line(exc)}). {_ADVICE}") from exc
+    if not isinstance(content, Mapping) or not {"sketchbridge", "generator", "training"} <= content.keys():
+        raise CheckpointInvalid(f"`{path}` was not written by `sketchbridge train`, so it can't be resumed. {_ADVICE}")
+    try:
+        told, training = content["sketchbridge"], content["training"]
+        return Checkpoint(
+            step=told["step"],
+            steps=told["steps"],
+            settings=Settings(**training["settings"]),
+            average=content["generator"],
+            generator=training["generator"],
+            discriminator=training["discriminator"],
+            optimisers=training["optimisers"],
+        )
+    except (KeyError, TypeError, TrainingError) as exc:
+        raise CheckpointInvalid(
+            f"`{path}` was written by another version of `sketchbridge train` ({_first_line(exc)}). {_ADVICE}"
+        ) from exc
+
+
+_ADVICE = "Name another run folder, or move this file away to start afresh."
+
+
+def _first_line(exc: Exception) -> str:
+    text = str(exc).strip()
+    return f"{type(exc).__name__}: {text.splitlines()[0][:200]}" if text else type(exc).__name__

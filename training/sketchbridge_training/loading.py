@@ -1,0 +1,89 @@
+"""Batches of pairs, drawn ahead of the training by other processes."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+import cv2
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sketchbridge_training.errors import DataInvalid
+from sketchbridge_training.pairs import PairStream
+
+Pair = tuple[Tensor, Tensor]
+
+
+def load_batches(stream: PairStream, *, batch_size: int, first: int, stop: int, workers: int) -> Iterator[Pair]:
+    """Batches number `first` to `stop` - 1 of the stream; batch i holds the pairs from i * batch_size on.
+
+    workers: processes that draw; 0 draws in this one, one batch at a time. The batches are the same for any number.
+    They are started afresh, not forked: a fork of a process in which OpenCV or OpenMP has threads can hang for ever.
+    So a script that asks for workers needs its `if __name__ == "__main__":`. Ctrl-C doesn't reach them.
+    Yields (sketches, photos), both (batch_size, 3, S, S) float32 in [-1, 1]. Takes no numbers from torch's global
+    random state. Raises DataInvalid, naming the file, when a photo can't be read.
+    """
+    loader = DataLoader(
+        _Outcomes(stream),
+        batch_size=batch_size,
+        sampler=range(first * batch_size, stop * batch_size),
+        num_workers=workers,
+        collate_fn=_collate,
+        worker_init_fn=_use_one_thread,
+        multiprocessing_context="spawn" if workers else None,
+        generator=torch.Generator(),  # its own, or starting the loader would draw from the global one
+    )
+    with _ctrl_c_ignored():
+        outcomes = iter(loader)
+    try:
+        for outcome in outcomes:
+            if isinstance(outcome, DataInvalid):
+                raise outcome
+            yield outcome
+    finally:
+        del outcomes  # ends the workers now, not when a traceback that holds this frame is forgotten
+
+
+class _Outcomes(Dataset["Pair | DataInvalid"]):
+    """Pairs or the reason why there is none: raised in a worker, an error would come home as a traceback in text."""
+
+    def __init__(self, stream: PairStream) -> None:
+        self._stream = stream
+
+    def __getitem__(self, index: int) -> Pair | DataInvalid:
+        try:
+            return self._stream[index]
+        except DataInvalid as exc:
+            return exc
+
+
+def _collate(outcomes: list[Pair | DataInvalid]) -> Pair | DataInvalid:
+    pairs: list[Pair] = []
+    for outcome in outcomes:
+        if isinstance(outcome, DataInvalid):
+            return outcome
+        pairs.append(outcome)
+    sketches, photos = zip(*pairs, strict=True)
+    return torch.stack(sketches), torch.stack(photos)
+
+
+@contextlib.contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """Processes started meanwhile ignore Ctrl-C as long as they live; whoever trains may want to finish a step."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may say so
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _use_one_thread(_worker: int) -> None:
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
