@@ -40,7 +40,7 @@ clean:
 	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
-	@tools/install-system-packages $(PYTHON)
+	@tools/install-system-packages "$(PYTHON)"
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(BIN)/python pyproject.toml

@@ -6,7 +6,6 @@ Run it with `make demo`; `python examples/demo.py --help` shows its options.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -75,8 +74,7 @@ def tour(client: Client, output: Path) -> Path:
     """Paint, draw and go both ways; save every picture below `output` and return the path of the contact sheet."""
     folders = {name: output / name for name in ("paint", "sketch", "roundtrip")}
     for folder in folders.values():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
 
     client.paint(SKETCHES[0], model="shoes")  # the first request pays for what is loaded on demand
 
@@ -99,9 +97,9 @@ def tour(client: Client, output: Path) -> Path:
         rows.append(("Photo to sketch" if name == PHOTOS[0] else "", cells))
 
     cells = []
-    for path in sorted(folders["paint"].glob("*.png"))[:2]:
+    for path in [folders["paint"] / f"{sketch.stem}.png" for sketch in SKETCHES[:2]]:
         both = client.roundtrip(path, model="shoes")
-        both.save(folders["roundtrip"])
+        both.save(folders["roundtrip"], stem=path.stem)
         cells += [
             Cell(_open(path), path.stem.replace("_", " ")),
             Cell(both.sketch.pil, "its sketch"),

@@ -64,6 +64,31 @@ def cmyk_jpeg() -> bytes:
     return _saved(_photo().convert("CMYK"), "JPEG")
 
 
+def smuggled_size() -> bytes:
+    """A JPEG that shows 16 x 16 pixels to a careless reader of headers and 9,000 x 9,000 to the decoder."""
+    small, large = _saved(_photo(16, 16), "JPEG"), bytearray(_saved(_photo(16, 16), "JPEG"))
+    frame = large.index(b"\xff\xc0")
+    large[frame + 5 : frame + 9] = struct.pack(">HH", 9000, 9000)
+    hidden = bytes(large[frame:])
+    beginning = small[: small.index(b"\xff\xc0")]
+    # FF 00 is no marker: a decoder goes on behind it, a careless reader takes what follows for its length.
+    return beginning + b"\xff\x00" + struct.pack(">H", len(hidden) + 2) + hidden + small[small.index(b"\xff\xc0") :]
+
+
+def endless_scans() -> bytes:
+    """A progressive JPEG whose last scan is repeated until each byte of it costs milliseconds."""
+    buffer = io.BytesIO()
+    _photo(2000, 2000).save(buffer, "JPEG", progressive=True, quality=20)
+    data = buffer.getvalue()
+    last_scan = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last_scan * 500 + data[-2:]
+
+
+def endless_markers() -> bytes:
+    """A JPEG of eight million restart markers before its header."""
+    return b"\xff\xd8" + b"\xff\xd0" * 4_000_000 + _saved(_photo(16, 16), "JPEG")[2:]
+
+
 def animated_gif() -> bytes:
     """Two frames."""
     buffer = io.BytesIO()
@@ -75,6 +100,9 @@ HOSTILE_FILES: Mapping[str, HostileFile] = MappingProxyType(
     {
         "truncated JPEG": HostileFile(truncated_jpeg, "JPEG is cut off"),
         "PNG bomb": HostileFile(png_bomb, "30000x30000 = 900,000,000 pixels"),
+        "JPEG with a hidden size": HostileFile(smuggled_size, "no marker where one must be"),
+        "JPEG of 500 scans": HostileFile(endless_scans, "more than 100 scans"),
+        "JPEG of 4 million markers": HostileFile(endless_markers, "more than 10,000 parts"),
         "text": HostileFile(lambda: b"Dear server, please paint me a shoe.", "This is text, not a picture"),
         "empty": HostileFile(lambda: b"", "(?i)empty|0 bytes"),
         "0x0 PNG": HostileFile(empty_png, "0x0 pixels"),

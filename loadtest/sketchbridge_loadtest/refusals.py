@@ -1,4 +1,6 @@
-"""What hostile files cost: each is sent to a real server, and the time until its answer is printed.
+"""What hostile files cost: each is given to the SDK with a real server behind it, and the time to its answer printed.
+
+What the SDK refuses by itself (nothing, and more than 32 MiB) never reaches the server: the table says so.
 
 python -m sketchbridge_loadtest.refusals
 """
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sketchbridge_client import Client, SketchbridgeError
+from sketchbridge_client import Client, InvalidArgument, InvalidInput
 from sketchbridge_loadtest.hostile import HOSTILE_FILES
 from sketchbridge_loadtest.machine import describe_machine
 from sketchbridge_server import ServerConfig, TritonServer
@@ -28,7 +30,7 @@ def main() -> int:
     files = {name: hostile.make() for name, hostile in HOSTILE_FILES.items()}
     files["200 MB of zeros"] = bytes(200_000_000)
     print(describe_machine())
-    print("\n| file | bytes | median ms | worst ms | answer |\n|---|---:|---:|---:|---|")
+    print("\n| file | bytes | median ms | worst ms | who answers, and what |\n|---|---:|---:|---:|---|")
     with TritonServer(config) as server, Client(server.endpoints.grpc_url) as client:
         for name, data in files.items():
             times_ms = []
@@ -37,8 +39,10 @@ def main() -> int:
                 try:
                     client.sketch(data)
                     answer = "taken"
-                except SketchbridgeError as exc:
-                    answer = f"{type(exc).__name__}: {exc}".splitlines()[0]
+                except InvalidInput as exc:
+                    answer = f"server: {exc}"
+                except InvalidArgument as exc:
+                    answer = f"SDK: {exc}"
                 times_ms.append(1000 * (time.perf_counter() - began))
             print(
                 f"| {name} | {len(data):,} | {np.median(times_ms):.1f} | {max(times_ms):.1f} | {answer} |", flush=True

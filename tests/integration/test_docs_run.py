@@ -1,0 +1,86 @@
+"""The blocks of the documentation, run as they are printed against the real server."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image as Pillow
+
+from sketchbridge_preprocess import SKETCH_METHODS, RequestOptions
+from sketchbridge_server import TritonServer
+from tests.conftest import PHOTOS, ROOT, SKETCHES
+
+pytestmark = pytest.mark.server
+
+CALLING = (ROOT / "docs" / "calling.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str, section: str) -> list[str]:
+    """The fenced blocks of one language below one heading."""
+    (body,) = re.findall(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", page, flags=re.MULTILINE | re.DOTALL)
+    found = re.findall(rf"^```{language}\n(.*?)^```", body, flags=re.MULTILINE | re.DOTALL)
+    assert found, f"no {language} block below {section}"
+    return list(found)
+
+
+BLOCKS = [
+    pytest.param(language, block, id=f"{page}: {section} ({language})")
+    for page, text, section, language in (
+        ("README", README, "Call it", "sh"),
+        ("README", README, "Call it", "python"),
+        ("calling", CALLING, "The command", "sh"),
+        ("calling", CALLING, "Python", "python"),
+        ("calling", CALLING, "Plain HTTP", "sh"),
+        ("calling", CALLING, "tritonclient", "python"),
+    )
+    for block in blocks(text, language, section)
+]
+
+
+@pytest.mark.parametrize(("language", "block"), BLOCKS)
+def test_what_the_documentation_shows_works_as_it_is_printed(
+    server: TritonServer, tmp_path: Path, language: str, block: str
+) -> None:
+    if "curl" in block and shutil.which("curl") is None:
+        pytest.skip("curl is not installed on this machine")
+    shutil.copy(SKETCHES[0], tmp_path / "sketch.png")
+    with Pillow.open(PHOTOS[0]) as photo:
+        photo.save(tmp_path / "photo.jpg")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for port, url in (("8001", server.endpoints.grpc_url), ("8000", server.endpoints.http_url.removeprefix("http://"))):
+        block = block.replace(f"127.0.0.1:{port}", url)
+    command = [sys.executable, "-c", block] if language == "python" else ["bash", "-euo", "pipefail", "-c", block]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "SKETCHBRIDGE_URL": server.endpoints.grpc_url}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    made = [path for path in tmp_path.rglob("*") if path.is_file() and before.get(path) != path.read_bytes()]
+    assert made
+    for picture in made:
+        with Pillow.open(picture) as image:
+            assert min(image.size) >= 100
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_option_and_every_parameter_is_documented_with_its_default() -> None:
+    for name, field in RequestOptions.__dataclass_fields__.items():
+        if name != "method_parameters":
+            assert re.search(rf"^\| `{name}` .*\| `?{field.default}`? \|", CALLING, flags=re.MULTILINE), name
+    for method in SKETCH_METHODS.values():
+        for name, one in method.parameters.items():
+            row = rf"`{name}` \| {one.minimum:g} to {one.maximum:g} \| {one.default:g} \|"
+            assert re.search(row, CALLING), name
