@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from sketchbridge_client import Client, Picture, SketchbridgeError
-from sketchbridge_server import ServeError, ServerConfig, TritonServer
+from sketchbridge_server import PortUnavailable, ServeError, ServerConfig, TritonServer
 from sketchbridge_server.serving import StopSignals, announcement
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,6 +64,12 @@ def main() -> int:
                         time.sleep(0.2)
             finally:
                 server.stop()
+    except PortUnavailable as exc:
+        print(
+            f"demo: port {exc.port} is taken. End what uses it, or run `make demo ONCE=1`, which takes free ports.",
+            file=sys.stderr,
+        )
+        return 1
     except (ServeError, SketchbridgeError) as exc:
         print(f"demo: {exc}", file=sys.stderr)
         return 1

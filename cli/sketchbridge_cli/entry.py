@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, NoReturn, Protocol, cast
 
-from sketchbridge_cli.errors import MissingExtra, UsageError
+from sketchbridge_cli.errors import CommandError, MissingExtra
 from sketchbridge_cli.exit_status import ExitStatus
 
 
@@ -41,7 +41,7 @@ COMMANDS = (
 
 _DESCRIPTION = "A two-way bridge between drawings and photographs."
 _EXAMPLES = """examples:
-  sketchbridge serve --repository model_repository
+  sketchbridge serve --repository ./model_repository
   sketchbridge paint drawing.png --model shoes -o photo.png
   sketchbridge sketch photo.jpg --method xdog -o drawing.png
 
@@ -61,12 +61,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = next((known for known in COMMANDS if given[:1] == [known.name]), None)
     try:
         with _extra_named(command):
-            arguments = _parser_for(command).parse_args(given)
-            status = int(arguments.run(arguments))
+            module = None if command is None else cast("_CommandModule", importlib.import_module(command.module))
+            parser = _parser_for(command, module)
+            arguments = parser.parse_args(given)
+            if module is None:  # as `sketchbridge -- paint`
+                parser.error("the command comes first, as in `sketchbridge paint`")
+            status = int(module.run(arguments))
         sys.stdout.flush()
     except SystemExit as exc:  # argparse has printed help or a usage error
         return exc.code if isinstance(exc.code, int) else ExitStatus.WRONG_CALL
-    except (UsageError, MissingExtra) as exc:
+    except CommandError as exc:
         sys.stderr.write(f"sketchbridge{f' {command.name}' if command else ''}: error: {exc}\n")
         return ExitStatus.WRONG_CALL
     except KeyboardInterrupt:
@@ -95,17 +99,15 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _parser_for(command: Command | None) -> argparse.ArgumentParser:
-    """The parser of everything, with only the arguments of `command` filled in; the others are names in the help."""
+def _parser_for(command: Command | None, module: _CommandModule | None) -> argparse.ArgumentParser:
+    """The parser of everything. `module` fills in the arguments of `command`; the others are names in the help."""
     parser = _Parser(prog="sketchbridge", description=_DESCRIPTION, epilog=_EXAMPLES)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for known in COMMANDS:
         subparser = subparsers.add_parser(known.name, help=known.summary)
-        if known is command:
-            module = cast("_CommandModule", importlib.import_module(known.module))
+        if known is command and module is not None:
             module.add_arguments(subparser)
-            subparser.set_defaults(run=module.run)
     return parser
 
 

@@ -5,25 +5,23 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sketchbridge_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 # The client's own defaults. They are written again because importing the client costs what `--help` should not;
 # a test holds them equal.
 DEFAULT_URL = "127.0.0.1:8001"
 DEFAULT_TIMEOUT_S = 30.0
 
-_GIVEN_BY_OPTIONS = {
+_OPTIONS = {
+    "fit": "--fit",
     "method": "--method",
     "model": "--model",
-    "output_format": "--format",
+    "normalise": "--normalise",
+    "output_format": "--output-format",
     "quality": "--quality",
     "timeout_s": "--timeout",
-    "photo": "the input",
 }
 
 
@@ -53,21 +51,30 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_encoding(parser: argparse.ArgumentParser) -> None:
-    """Add --format and --quality."""
+    """Add --output-format and --quality."""
     parser.add_argument(
-        "--format",
-        dest="output_format",
+        "--output-format",
         choices=["png", "jpeg", "webp"],
         help="format of what is made (default: by the suffix of --output, else png)",
     )
     parser.add_argument("--quality", type=int, metavar="1-100", help="of JPEG and WebP (default: the server's)")
 
 
+def add_fitting(parser: argparse.ArgumentParser) -> None:
+    """Add --fit and --normalise."""
+    parser.add_argument(
+        "--fit", choices=["letterbox", "crop", "stretch"], help="how a drawing is made square (default: the server's)"
+    )
+    parser.add_argument(
+        "--normalise",
+        choices=["auto", "off"],
+        help="off: the drawing is only fitted, not redrawn (default: the server's)",
+    )
+
+
 def add_method(parser: argparse.ArgumentParser) -> None:
     """Add --method and --set."""
-    parser.add_argument(
-        "--method", default="canny", help="how lines are found: canny, laplacian, dodge or xdog (default: canny)"
-    )
+    parser.add_argument("--method", help="how lines are found: canny, laplacian, dodge or xdog (default: the server's)")
     parser.add_argument(
         "--set",
         dest="settings",
@@ -75,16 +82,17 @@ def add_method(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=_setting,
         metavar="KEY=VALUE",
-        help="a number of the method, such as low_threshold=50; may be repeated",
+        help="a number of the method, such as low_threshold=50, or an option of the server that has no flag here, such "
+        "as max_side_px=512; may be repeated",
     )
 
 
-def method_parameters(settings: Sequence[tuple[str, str | bool | int | float]]) -> dict[str, Any]:
-    """The --set options as one dict. Raises UsageError if one is given twice, or has an option of its own."""
+def method_parameters(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The --set options as one dict. Raises UsageError if one is given twice, or has a flag of its own."""
     parameters: dict[str, Any] = {}
-    for key, value in settings:
-        if key in _GIVEN_BY_OPTIONS:
-            raise UsageError(f"`--set {key}=...` is not possible; use {_GIVEN_BY_OPTIONS[key]}.")
+    for key, value in arguments.settings:
+        if key in _OPTIONS and hasattr(arguments, key):
+            raise UsageError(f"`--set {key}=...` is not possible; use {_OPTIONS[key]}.")
         if key in parameters:
             raise UsageError(f"`--set {key}=...` is given twice.")
         parameters[key] = value

@@ -37,7 +37,13 @@ def run_pictures(arguments: argparse.Namespace, verb: str, labels: Mapping[str, 
 
     verb: what was done, for the report, as "painted". labels: as for `plan_jobs`. A picture that fails stops no other.
     """
-    from sketchbridge_client import Client, InvalidArgument, ServerError, SketchbridgeError  # noqa: PLC0415  heavy
+    from sketchbridge_client import (  # noqa: PLC0415  heavy
+        MAX_IMAGE_BYTES,
+        Client,
+        InvalidArgument,
+        ServerError,
+        SketchbridgeError,
+    )
 
     output_format, suffix = _format_and_suffix(arguments, labels)
     jobs = plan_jobs(arguments.inputs, arguments.output, labels, suffix=suffix)
@@ -53,7 +59,7 @@ def run_pictures(arguments: argparse.Namespace, verb: str, labels: Mapping[str, 
             if len(jobs) > 1:
                 sys.stderr.write(f"[{number}/{len(jobs)}] {job.source}\n")
             try:
-                source = sys.stdin.buffer.read() if job.source == STREAM else job.source
+                source = sys.stdin.buffer.read(MAX_IMAGE_BYTES + 1) if job.source == STREAM else job.source
                 pictures = work(client, source, output_format)
                 _write(job, pictures)
             except (SketchbridgeError, OSError) as exc:
@@ -90,7 +96,7 @@ def _format_and_suffix(arguments: argparse.Namespace, labels: Mapping[str, str])
     except InvalidArgument as exc:
         raise UsageError(f"{exc} A folder ends in `/`.") from exc
     if asked is not None and asked is not named:
-        raise UsageError(f"`--format {asked.name}` and `--output {output}` contradict each other. Drop one.")
+        raise UsageError(f"`--output-format {asked.name}` and `--output {output}` contradict each other. Drop one.")
     return named.name, named.suffixes[0]
 
 

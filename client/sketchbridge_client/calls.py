@@ -71,7 +71,7 @@ def paint_call(
 def sketch_call(
     photo: PictureInput,
     *,
-    method: str,
+    method: str | None,
     output_format: OutputFormat | None,
     quality: int | None,
     parameters: Mapping[str, Parameter],
@@ -85,7 +85,9 @@ def roundtrip_call(
     photo: PictureInput,
     *,
     model: str,
-    method: str,
+    method: str | None,
+    fit: Fit | None,
+    normalise: Normalise | None,
     output_format: OutputFormat | None,
     quality: int | None,
     parameters: Mapping[str, Parameter],
@@ -94,7 +96,9 @@ def roundtrip_call(
 
     Raises InvalidArgument.
     """
-    sent = _parameters(method=method, output_format=output_format, quality=quality, **parameters)
+    sent = _parameters(
+        method=method, fit=fit, normalise=normalise, output_format=output_format, quality=quality, **parameters
+    )
     _check_model(model)
     outputs = (SKETCH, REPAINTED)
     return _call(f"{model}{ROUNDTRIP_SUFFIX}", ModelKind.ROUNDTRIP, (PHOTO, photo), outputs, sent)
@@ -156,6 +160,8 @@ def _parameters(**given: Parameter | None) -> dict[str, Parameter]:
 def _parameter(name: str, value: object) -> Parameter:
     if name in _RESERVED or name.startswith(_RESERVED_PREFIXES):
         raise InvalidArgument(f"`{name}` is a parameter that Triton keeps for itself; it cannot be given here.")
+    if name == "output_encoding" and value != "raw":
+        raise InvalidArgument(f"`{name}` is {value!r}; a Picture holds the bytes of a file. Leave it out.")
     if isinstance(value, bool):
         return value
     if isinstance(value, str):

@@ -93,6 +93,7 @@ class Client:
     def paint(
         self,
         sketch: PictureInput,
+        /,
         *,
         model: str = "shoes",
         fit: Fit | None = None,
@@ -104,9 +105,9 @@ class Client:
         """Paint a photo from a drawing.
 
         sketch: the drawing, any size; dark lines on light paper or the reverse. model: a painter, see `models()`.
-        fit: how a drawing that is not square is brought to the model's size. normalise: "off" sends the pixels on
-        untouched. output_format, quality: of the photo; quality is 1 to 100 and no matter for PNG. What is None is
-        left to the server. timeout_s: seconds for this call; None waits without limit.
+        fit: how a drawing that is not square is brought to the model's size. normalise: "off" only fits the drawing and
+        does not redraw its lines. output_format, quality: of the photo; quality is 1 to 100 and no matter for PNG. What
+        is None is left to the server. timeout_s: seconds for this call; None waits without limit.
         """
         call = paint_call(
             sketch, model=model, fit=fit, normalise=normalise, output_format=output_format, quality=quality
@@ -116,8 +117,9 @@ class Client:
     def sketch(
         self,
         photo: PictureInput,
+        /,
         *,
-        method: str = "canny",
+        method: str | None = None,
         output_format: OutputFormat | None = None,
         quality: int | None = None,
         timeout_s: Timeout = UNSET,
@@ -126,8 +128,8 @@ class Client:
         """Draw the lines of a photo: dark lines on white.
 
         method: "canny", "laplacian", "dodge" or "xdog". parameters: the method's own numbers, such as
-        `low_threshold=50` for canny or `sigma=0.8` for xdog; the server refuses one that it does not know.
-        The rest is as for `paint`.
+        `low_threshold=50` for canny or `sigma=0.8` for xdog, and the server's other options, such as `max_side_px=512`;
+        the server refuses one that it does not know. The rest is as for `paint`.
         """
         call = sketch_call(photo, method=method, output_format=output_format, quality=quality, parameters=parameters)
         return sketched(self._send(call, timeout_s))
@@ -135,9 +137,12 @@ class Client:
     def roundtrip(
         self,
         photo: PictureInput,
+        /,
         *,
         model: str = "shoes",
-        method: str = "canny",
+        method: str | None = None,
+        fit: Fit | None = None,
+        normalise: Normalise | None = None,
         output_format: OutputFormat | None = None,
         quality: int | None = None,
         timeout_s: Timeout = UNSET,
@@ -145,10 +150,18 @@ class Client:
     ) -> Roundtrip:
         """Draw the lines of a photo and paint a photo from them again, in one request.
 
-        model: the painter; the server runs the model `<model>_roundtrip`. The rest is as for `sketch`.
+        model: the painter; the server runs the model `<model>_roundtrip`. fit, normalise: of the drawing on its way to
+        the painter, as for `paint`. The rest is as for `sketch`.
         """
         call = roundtrip_call(
-            photo, model=model, method=method, output_format=output_format, quality=quality, parameters=parameters
+            photo,
+            model=model,
+            method=method,
+            fit=fit,
+            normalise=normalise,
+            output_format=output_format,
+            quality=quality,
+            parameters=parameters,
         )
         return there_and_back(self._send(call, timeout_s))
 

@@ -8,7 +8,7 @@ SketchbridgeError         has .model, .request_id and .status, None where there 
     ModelNotFound         has .available, the models that could have been meant
     ModelNotReady         the server knows the model and cannot run it now
     InvalidInput          fix the call: the server refused the picture or a parameter (also an InvalidArgument)
-    Overloaded            wait, then try again; has .retry_after_s
+    Overloaded            wait, then try again
   ResponseInvalid         an answer came back that does not keep to what the model promises
 """
 
@@ -75,22 +75,7 @@ class InvalidInput(ServerError, InvalidArgument):
 
 
 class Overloaded(ServerError):
-    """The server has more to do than it takes on. The same request may well be answered later.
-
-    retry_after_s: how long the server asks to wait, in seconds; None if it did not say.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: str | None = None,
-        model: str | None = None,
-        request_id: str | None = None,
-        retry_after_s: float | None = None,
-    ) -> None:
-        super().__init__(message, status=status, model=model, request_id=request_id)
-        self.retry_after_s = retry_after_s
+    """The server has more to do than it takes on. The same request may well be answered later."""
 
 
 class ResponseInvalid(SketchbridgeError):

@@ -69,7 +69,8 @@ def _read(path: str | os.PathLike[str], name: str) -> bytes:
                 f"`{name}`: `{os.fspath(path)}` has {size_bytes:,} bytes; at most {MAX_IMAGE_BYTES:,} are taken. "
                 "Scale it down or compress it."
             )
-        data = Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_IMAGE_BYTES + 1)  # a pipe or a device says no size, and may never end
     except FileNotFoundError as exc:
         raise InvalidArgument(f"`{name}`: there is no file `{_shortened(path)}`.{_advice(path)}") from exc
     except IsADirectoryError as exc:

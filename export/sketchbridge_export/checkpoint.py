@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -55,26 +56,45 @@ def load_checkpoint(path: Path, *, max_bytes: int = MAX_CHECKPOINT_BYTES) -> Che
     max_bytes: the largest file that is opened. Raises CheckpointInvalid, saying what the file is instead, if it is
     missing, empty, too large, truncated, not a checkpoint, holds Python objects, or holds no usable weights.
     """
-    sha256 = _check_file(path, max_bytes)
+    with _opened(path) as file:  # once: a file that is replaced meanwhile must not get the digest of another
+        sha256 = _check_file(path, file, max_bytes)
+        content = _unpickled(path, file)
+    metadata = _read_metadata(path, content)
+    if isinstance(content, Mapping):
+        content = {key: value for key, value in content.items() if key != _METADATA_KEY}
+    tensors = _unwrap(path, content)
+    return Checkpoint(path, sha256, _clean(path, tensors), metadata)
+
+
+def _opened(path: Path) -> IO[bytes]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if path.is_dir():
+            raise CheckpointInvalid(
+                f"`{path}` is a folder; pass the checkpoint file in it, such as `latest_net_G.pth`."
+            )
+        if not path.exists():
+            raise CheckpointInvalid(f"`{path}` does not exist.")
+        if not path.is_file():  # a pipe would be waited for
+            raise CheckpointInvalid(f"`{path}` is no ordinary file. Copy it into one.")
+        return path.open("rb")
+    except OSError as exc:
+        raise CheckpointInvalid(f"`{path}` can't be read: {exc.strerror}.") from exc
+
+
+def _unpickled(path: Path, file: IO[bytes]) -> object:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as exc:
         raise CheckpointInvalid(_unpickling_message(path, exc)) from exc
     except Exception as exc:  # the unpickler meets damage with almost any exception
         raise CheckpointInvalid(
             f"`{path}` is damaged: {type(exc).__name__}: {_first_line(exc)}. Copy it again."
         ) from exc
-    metadata = _read_metadata(path, content)
-    tensors = _unwrap(path, content)
-    return Checkpoint(path, sha256, _clean(path, tensors), metadata)
 
 
-def _check_file(path: Path, max_bytes: int) -> str:
-    if path.is_dir():
-        raise CheckpointInvalid(f"`{path}` is a folder; pass the checkpoint file in it, such as `latest_net_G.pth`.")
-    if not path.is_file():
-        raise CheckpointInvalid(f"`{path}` does not exist.")
-    size_bytes = path.stat().st_size
+def _check_file(path: Path, file: IO[bytes], max_bytes: int) -> str:
+    """The file's digest, after a look at what it is; leaves it at its beginning."""
+    size_bytes = os.fstat(file.fileno()).st_size
     if size_bytes == 0:
         raise CheckpointInvalid(f"`{path}` is empty. Copy it again.")
     if size_bytes > max_bytes:
@@ -82,26 +102,26 @@ def _check_file(path: Path, max_bytes: int) -> str:
             f"`{path}` has {size_bytes:,} bytes; at most {max_bytes:,} are read. Save the generator's state_dict alone."
         )
     try:
-        with path.open("rb") as file:
-            head = file.read(16)
-            file.seek(0)
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
+        head = file.read(16)
+        file.seek(0)
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
     except OSError as exc:
         raise CheckpointInvalid(f"`{path}` can't be read: {exc.strerror}.") from exc
     if head.startswith(_ZIP_MAGIC):
-        _check_archive(path, max_bytes)
+        _check_archive(path, file, max_bytes)
     elif head[8:9] == b"{":
         raise CheckpointInvalid(f"`{path}` looks like safetensors, which is not taken yet. Save it with torch.save.")
     elif not head.startswith(_PICKLE_PROTOCOL_2):
         raise CheckpointInvalid(f"`{path}` was not written by torch.save: it begins with {head[:8]!r}.")
+    file.seek(0)
     return digest.hexdigest()
 
 
-def _check_archive(path: Path, max_bytes: int) -> None:
+def _check_archive(path: Path, file: IO[bytes], max_bytes: int) -> None:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError) as exc:
         raise CheckpointInvalid(f"`{path}` is truncated or damaged: {_first_line(exc)}. Copy it again.") from exc
@@ -179,8 +199,13 @@ def _clean(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.T
             raise CheckpointInvalid(f"`{name}` in `{path}` is not a plain tensor of numbers.")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise CheckpointInvalid(f"`{name}` in `{path}` claims {tuple(tensor.shape)} values but stores fewer.")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointInvalid(f"`{name}` in `{path}` holds NaN or infinity: its training diverged.")
-        plain = tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+        plain = tensor.detach()
+        if plain.is_floating_point():
+            try:
+                plain = plain.float()  # before anything is computed: the small types can hardly do more than this
+            except (NotImplementedError, RuntimeError) as exc:
+                raise CheckpointInvalid(f"`{name}` in `{path}` is {tensor.dtype}. Save it as float32.") from exc
+            if not bool(torch.isfinite(plain).all()):
+                raise CheckpointInvalid(f"`{name}` in `{path}` holds NaN or infinity: its training diverged.")
         result[name] = plain.contiguous()
     return result

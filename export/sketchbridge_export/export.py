@@ -77,7 +77,8 @@ def export_checkpoint(
 
     family: which family the checkpoint is of; None recognises it. norm: "running" or "instance" statistics; None takes
     what the checkpoint's `sketchbridge` metadata says, else the family's default. weights: "fp32" or "fp16", how they
-    are stored. pictures: a folder of pictures to compare on; None draws some. progress: called with a line a step.
+    are stored. pictures: a folder of pictures to compare on; None takes the drawings that the package ships.
+    progress: called with a line a step.
 
     Raises ExportError. Nothing is published unless everything succeeded.
     """
@@ -86,8 +87,6 @@ def export_checkpoint(
     if weights_kind is None:
         raise OptionInvalid(f"weights is {weights!r}; there are: {', '.join(onnx.WEIGHTS)}.")
     asked_norm = _norm_mode(norm)
-    if family is not None and family not in FAMILIES:
-        raise OptionInvalid(f"There is no family {family!r}; there are: {', '.join(FAMILIES)}.")
     check_repository(repository, name)
     shown = shipped_pictures() if pictures is None else read_pictures(pictures)
 
@@ -97,7 +96,14 @@ def export_checkpoint(
     record = find_family(
         {key: tuple(tensor.shape) for key, tensor in checkpoint.state_dict.items()}, name=family or said.get("family")
     )
-    generator = record.rebuild(checkpoint.state_dict, asked_norm or _norm_mode(said.get("norm")))
+    try:
+        generator = record.rebuild(checkpoint.state_dict, asked_norm or _norm_mode(said.get("norm")))
+    except OptionInvalid as exc:
+        if asked_norm is not None:
+            raise
+        raise CheckpointInvalid(
+            f"The `sketchbridge` metadata of `{path}` does not fit its weights: {exc} Or choose with --norm."
+        ) from exc
     facts = ", ".join(f"{key} {value}" for key, value in generator.facts.items())
     progress(f"recognised {record.name}: {facts}; normalising with {generator.norm} statistics")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sketchbridge_export.checkpoint import Checkpoint
+from sketchbridge_export.errors import RepositoryError
 from sketchbridge_export.families import Family, Generator
 from sketchbridge_export.parity import TOLERANCES, Comparison
 from sketchbridge_preprocess import INTERFACE_SIDE_PX
@@ -74,8 +75,12 @@ def build_manifest(
 
 
 def write_manifest(manifest: dict[str, Any], path: Path) -> None:
-    """Write it as indented UTF-8 JSON."""
-    path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    """Write it as indented UTF-8 JSON. Raises RepositoryError if the file can't be written."""
+    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise RepositoryError(f"`{path}` can't be written: {exc.strerror}.") from exc
 
 
 def file_sha256(path: Path) -> str:

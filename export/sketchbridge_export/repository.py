@@ -47,15 +47,19 @@ class Published:
 def check_repository(repository: Path, name: str) -> None:
     """Raise what `publish` would raise before writing anything, so that it is known before the long work.
 
-    Raises OptionInvalid if the name can't be used, RepositoryError if the folder can't be written or a model of one of
-    the names is something else.
+    Raises OptionInvalid if the name can't be used, RepositoryError if the folder can't be read or a model of one of the
+    names is something else.
     """
     triton_config.check_name(name)
-    if repository.exists() and not repository.is_dir():
-        raise RepositoryError(f"`{repository}` is a file; pass the folder that Triton serves.")
-    _check_claim(repository, triton_config.generator_name(name), 'name: "sketch"')
-    for ensemble in (name, triton_config.roundtrip_name(name)):
-        _check_claim(repository, ensemble, f'model_name: "{triton_config.generator_name(name)}"')
+    generator = triton_config.generator_name(name)
+    try:
+        if repository.exists() and not repository.is_dir():
+            raise RepositoryError(f"`{repository}` is a file; pass the folder that Triton serves.")
+        _check_claim(repository, generator, 'name: "sketch"')
+        for ensemble in (name, triton_config.roundtrip_name(name)):
+            _check_claim(repository, ensemble, f'model_name: "{generator}"')
+    except OSError as exc:
+        raise RepositoryError(f"`{exc.filename or repository}` can't be read: {exc.strerror}.") from exc
 
 
 @contextmanager
@@ -78,8 +82,6 @@ def staging(repository: Path) -> Iterator[Path]:
         raise RepositoryError(f"`{repository}` can't be written: {exc.strerror}.") from exc
     try:
         yield folder
-    except OSError as exc:
-        raise RepositoryError(f"`{folder}` can't be written: {exc.strerror or exc}.") from exc
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
@@ -93,12 +95,12 @@ def publish(version_folder: Path, *, name: str, repository: Path, sha256: dict[s
     is added; what is there is left alone. Raises RepositoryError; then the repository is as it was.
     """
     check_repository(repository, name)
-    for file, digest in sha256.items():
-        if file_sha256(version_folder / file) != digest:
-            raise RepositoryError(
-                f"`{file}` has changed on disk since it was compared. Check the disk and export again."
-            )
     try:
+        for file, digest in sha256.items():
+            if file_sha256(version_folder / file) != digest:
+                raise RepositoryError(
+                    f"`{file}` has changed on disk since it was compared. Check the disk and export again."
+                )
         with _locked(repository):
             version, moves = _prepare(version_folder, name, repository)
             _sync_tree(version_folder.parent)
@@ -187,15 +189,20 @@ def _newest_version(model: Path) -> int:
 def _staging_parent(repository: Path) -> Path:
     repository = repository.resolve()
     outside = repository.parent
-    if outside.stat().st_dev == repository.stat().st_dev and os.access(outside, os.W_OK | os.X_OK):
+    if outside.stat().st_dev == repository.stat().st_dev and os.access(outside, os.R_OK | os.W_OK | os.X_OK):
         return outside
     models = sorted(folder for folder in repository.iterdir() if (folder / _CONFIG).is_file())
     return models[0] if models else repository  # nothing is served from a repository without models
 
 
 def _remove_abandoned(parent: Path, prefix: str) -> None:
-    for folder in parent.glob(f"{prefix}*"):
-        handle = os.open(folder, os.O_RDONLY)
+    for folder in parent.iterdir():
+        if not folder.name.startswith(prefix):
+            continue
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:  # its own export has just removed it, or it is another user's
+            continue
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -26,7 +26,7 @@ class RequestOptions:
     """What a caller may ask for beside the picture.
 
     fit: how a picture gets to the model's size: letterbox, crop or stretch.
-    normalise: "auto" redraws the caller's lines as the generator knows them, "off" feeds the picture as it is.
+    normalise: "auto" redraws the caller's lines as the generator knows them, "off" only fits the picture.
     method, method_parameters: how a photo is drawn, see `SKETCH_METHODS`.
     max_side_px: a photo is scaled down to this before it is drawn, 16 to 4,096; thresholds and line widths are in
     pixels, so a drawing looks the same whatever the camera's resolution.

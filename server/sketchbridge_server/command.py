@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from sketchbridge_server.config import (
     ServerConfig,
 )
 from sketchbridge_server.errors import InvalidConfiguration, ServeError
+from sketchbridge_server.serving import serve
 
 DEFAULT_REPOSITORY = Path("model_repository")
 EXIT_DONE = 0
@@ -41,10 +43,8 @@ exit status: 0 after a clean stop, 1 if the server failed or was killed, 2 if th
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `serve` to a parser, and its description and examples where it has none."""
-    parser.description = parser.description or DESCRIPTION
-    parser.epilog = parser.epilog or EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    """Add the flags of `serve` to a parser, with its description and examples."""
+    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
     parser.add_argument(
         "--repository",
         type=Path,
@@ -55,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address",
         default=DEFAULT_ADDRESS,
-        help="where to listen; change it to be reached from other machines (default: %(default)s)",
+        help="where to listen, an IPv4 address or a name of this machine; change it to be reached from other machines "
+        "(default: %(default)s)",
     )
     ports = (("http", DEFAULT_HTTP_PORT), ("grpc", DEFAULT_GRPC_PORT), ("metrics", DEFAULT_METRICS_PORT))
     for name, port in ports:
@@ -89,8 +90,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve as the parsed flags say; answers go to stdout, warnings and errors to stderr. Returns the exit status."""
-    from sketchbridge_server.serving import serve  # noqa: PLC0415 - `--help` must not wait for it
-
     logging.basicConfig(format="%(message)s", level=logging.INFO if arguments.verbose else logging.WARNING)
     try:
         config = ServerConfig(
@@ -115,12 +114,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
-def main() -> int:
-    """Run the command on its own: `python -m sketchbridge_server`."""
-    parser = argparse.ArgumentParser(prog="sketchbridge serve")
-    add_arguments(parser)
-    return run(parser.parse_args())
+    """That nobody reads any more (Ctrl-C ends `| tee` first), or a full disk, must not cut requests in flight off."""
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has to go somewhere

@@ -18,11 +18,12 @@ DEFAULT_GRPC_PORT = 8001
 DEFAULT_METRICS_PORT = 8002
 DEFAULT_READY_TIMEOUT_S = 120.0
 DEFAULT_GRACE_PERIOD_S = 30
-WILDCARD_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to reach what listens everywhere
+EVERY_INTERFACE = "0.0.0.0"  # noqa: S104 - only compared with
 LARGEST_PORT = 65535
 
 # Anyone who can reach a port could otherwise have Triton map shared memory of this machine, write trace files to
-# any path, or switch its log off. Nothing of ours calls these, so they are locked with a key that nobody is told.
+# any path, or switch its log off. Nothing of ours calls these, so they are locked with a key made up at each start.
+# That is against the network only: Triton takes the key as an argument, which users of this machine see in /proc.
 # The index of models, configurations, metadata, statistics and health stay open: clients and load tests read them, and
 # `--model-control-mode=none` refuses to load or unload anything whoever asks.
 RESTRICTED_APIS = "shared-memory,trace,logging"
@@ -33,14 +34,13 @@ class ServerConfig:
     """Settings of one server.
 
     repositories: model repositories, one or more; a model name may occur in one of them only.
-    address: where all three ports listen. Anything but 127.0.0.1 is open to the network without a password, and Triton
-        has no limit on the size of a request (200 MB to a model that refuses it still take as much of /dev/shm, for
-        good): put a gateway in front that asks who it is and caps the body.
+    address: where all three ports listen, an IPv4 address or a name of this machine. Anything but 127.0.0.1 is open to
+        the network without a password, and Triton has no limit on the size of a request (200 MB to a model that refuses
+        it still take as much of /dev/shm, for good): put a gateway in front that asks who it is and caps the body.
     http_port, grpc_port, metrics_port: 0 picks a free one (`TritonServer.endpoints` says which).
     model_config_name: `gpu` serves `<model>/configs/gpu.pbtxt` where a model has one; None serves `config.pbtxt`.
     ready_timeout_s: how long all models may take to load, in seconds.
     grace_period_s: how long `stop` lets requests in flight finish, in whole seconds (Triton counts so).
-    log_verbosity: 0 for Triton's ordinary log, 1 and more for every request.
     log_path: keeps Triton's whole log in this file as well (appended); None keeps the last lines in memory only.
     Raises InvalidConfiguration for values that cannot be meant.
 
@@ -55,7 +55,6 @@ class ServerConfig:
     model_config_name: str | None = None
     ready_timeout_s: float = DEFAULT_READY_TIMEOUT_S
     grace_period_s: int = DEFAULT_GRACE_PERIOD_S
-    log_verbosity: int = 0
     log_path: Path | None = None
 
     def __post_init__(self) -> None:
@@ -68,7 +67,7 @@ class ServerConfig:
         chosen = [port for port in ports.values() if port]
         if len(set(chosen)) < len(chosen):
             raise InvalidConfiguration(f"HTTP, gRPC and metrics need ports of their own; got {ports}")
-        if self.ready_timeout_s <= 0:
+        if not self.ready_timeout_s > 0:  # NaN too
             raise InvalidConfiguration(f"ready_timeout_s is {self.ready_timeout_s}; it must be more than 0 seconds")
         if self.grace_period_s < 0:
             raise InvalidConfiguration(f"grace_period_s is {self.grace_period_s}; it must be 0 seconds or more")
@@ -80,7 +79,10 @@ class ServerConfig:
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where a running server is reached from this machine; ports are the real ones."""
+    """Where a running server is reached from this machine.
+
+    address: where it listens, as numbers. Ports are the real ones.
+    """
 
     address: str
     http_port: int
@@ -90,8 +92,7 @@ class Endpoints:
     @property
     def host(self) -> str:
         """The address to connect to: the loopback where the server listens on every interface."""
-        host = WILDCARD_ADDRESSES.get(self.address, self.address)
-        return f"[{host}]" if ":" in host else host
+        return "127.0.0.1" if self.address == EVERY_INTERFACE else self.address
 
     @property
     def http_url(self) -> str:
@@ -126,6 +127,11 @@ def check_repositories(repositories: Sequence[Path]) -> None:
                 "(`sketchbridge export` writes one from a checkpoint)"
             )
         for name in names:
+            if name.startswith("."):
+                raise InvalidConfiguration(
+                    f"{repository / name} is a hidden folder, which Triton takes for a model; move it out of the "
+                    "repository"
+                )
             if name in owners:
                 raise InvalidConfiguration(
                     f"model {name} is in {owners[name]} and in {repository}; Triton would serve neither. Remove one."
@@ -134,8 +140,8 @@ def check_repositories(repositories: Sequence[Path]) -> None:
 
 
 def model_names(repository: Path) -> list[str]:
-    """The folders of a repository that Triton takes for models, sorted."""
-    return sorted(entry.name for entry in repository.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    """The folders of a repository that Triton takes for models, hidden ones included, sorted."""
+    return sorted(entry.name for entry in repository.iterdir() if entry.is_dir())
 
 
 def command_line(
@@ -161,13 +167,12 @@ def command_line(
         "exit-on-error": "false",
         "strict-readiness": "true",
         "exit-timeout-secs": str(config.grace_period_s),
-        "http-address": config.address,
+        "http-address": endpoints.address,
         "http-port": str(endpoints.http_port),
-        "grpc-address": config.address,
+        "grpc-address": endpoints.address,
         "grpc-port": str(endpoints.grpc_port),
-        "metrics-address": config.address,
+        "metrics-address": endpoints.address,
         "metrics-port": str(endpoints.metrics_port),
-        "log-verbose": str(config.log_verbosity),
         "http-restricted-api": f"{RESTRICTED_APIS}:sketchbridge-key={key}",
         "grpc-restricted-protocol": f"{RESTRICTED_APIS}:sketchbridge-key={key}",
     }

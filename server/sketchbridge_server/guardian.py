@@ -40,6 +40,8 @@ def group_is_alive(group: int) -> bool:
 
 def main() -> None:
     """Wait for the parent, then act on its end."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # whoever ends the parent may signal us as well
+        signal.signal(number, signal.SIG_IGN)
     group, grace_period_s, folder, prefix = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
     if sys.stdin.buffer.read(1):
         return

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from sketchbridge_server.errors import StartFailed
+
 REQUEST_TIMEOUT_S = 5.0
 READY = "READY"
 
@@ -69,14 +71,19 @@ def is_model_ready(url: str, name: str) -> bool:
 
 
 def served_models(url: str, index: list[IndexEntry]) -> list[ServedModel]:
-    """What is ready, with the role of each model from its configuration; sorted by name."""
+    """What is ready, with the role of each model from its configuration; sorted by name.
+
+    Raises StartFailed if the server does not tell a configuration.
+    """
     versions: dict[str, list[str]] = {}
     for entry in index:
         if entry.state == READY:
             versions.setdefault(entry.name, []).append(entry.version)
     models = []
     for name in sorted(versions):
-        config = _ask(f"{url}/v2/models/{name}/config") or {}
+        config = _ask(f"{url}/v2/models/{name}/config")
+        if config is None:
+            raise StartFailed(f"model {name} is ready, but {url} does not say how it is configured; start it again")
         models.append(
             ServedModel(
                 name=name,
@@ -96,10 +103,10 @@ def role_of(config: dict[str, Any]) -> Role:
 
 
 def _ask(url: str, *, body: bytes | None = None) -> Any:
-    """GET, or POST a body; the parsed JSON answer, or None if nothing answered."""
+    """GET, or POST a body; the parsed JSON answer, or None if none came."""
     request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})  # noqa: S310 - http
     try:
         with _opener.open(request, timeout=REQUEST_TIMEOUT_S) as response:
             return json.load(response)
-    except (OSError, http.client.HTTPException):
+    except (OSError, http.client.HTTPException, ValueError):  # ValueError: what answers there speaks no JSON
         return None

@@ -110,17 +110,20 @@ def wheel_installation() -> Installation:
 def check_stub(stub: Path, libraries: tuple[Path, ...]) -> None:
     """Ask the dynamic loader whether it can start the stub; without arguments the stub itself only says so and ends.
 
-    Raises TritonNotFound with the package to install if libpython (or another library) is not found.
+    Raises TritonNotFound, with the package to install if libpython (or another library) is not found.
     """
-    answer = subprocess.run(
-        [str(stub)],
-        env={"LD_LIBRARY_PATH": library_path(libraries, inherited=os.environ.get("LD_LIBRARY_PATH"))},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
+    try:
+        answer = subprocess.run(
+            [str(stub)],
+            env={"LD_LIBRARY_PATH": library_path(libraries, inherited=os.environ.get("LD_LIBRARY_PATH"))},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:  # not executable, or built for another machine
+        raise TritonNotFound(f"Triton's Python backend cannot start here: {exc}. {INSTALL_ADVICE}") from exc
     if answer.returncode != SHELL_NOT_LOADABLE:
         return
     version = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import logging
 import re
@@ -99,7 +100,7 @@ class LogReader:
         """Start reading.
 
         stream: the server's output; closed at its end.
-        log_file: gets every line as it is; closed then too.
+        log_file: gets every line as it is, until it cannot be written any more (a full disk); closed then too.
         """
         self._stream = stream
         self._log_file = log_file
@@ -122,14 +123,27 @@ class LogReader:
     def _read(self) -> None:
         try:
             for text in self._stream:
-                if self._log_file is not None:
-                    self._log_file.write(text)
+                self._keep(text)
                 self._lines.append(text)
                 self._take(parse_line(text))
         finally:
-            if self._log_file is not None:
-                self._log_file.close()
+            self._close_log_file()
             self._stream.close()
+
+    def _keep(self, text: str) -> None:
+        if self._log_file is None:
+            return
+        try:
+            self._log_file.write(text)
+        except OSError as exc:
+            logger.warning("the log file %s ends here: %s", self._log_file.name, exc.strerror)
+            self._close_log_file()
+
+    def _close_log_file(self) -> None:
+        if self._log_file is not None:
+            with contextlib.suppress(OSError):  # what is still in its buffer
+                self._log_file.close()
+            self._log_file = None
 
     def _take(self, line: LogLine) -> None:
         if line.is_no_gpu:

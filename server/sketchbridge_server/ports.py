@@ -18,32 +18,43 @@ def reserve_endpoints(config: ServerConfig) -> Endpoints:
 
     All three are held open together while picking, so that no two are the same. They are let go before Triton takes
     them: another program can still get in between, and Triton then ends with its own message.
-    Raises PortUnavailable with the port and its flag; InvalidConfiguration if the address is not one of this machine.
+    Raises PortUnavailable with the port and its flag; InvalidConfiguration if the address is not one of this machine,
+    or not IPv4.
     """
+    address = _resolve(config.address)
     held: list[socket.socket] = []
     try:
         # Ports asked for by number come first, so that a free one is never picked on top of them.
         wanted = {"http": config.http_port, "grpc": config.grpc_port, "metrics": config.metrics_port}
         chosen: dict[str, int] = {}
         for name in sorted(wanted, key=lambda name: wanted[name] == 0):
-            held.append(_bind(config.address, wanted[name], flag=f"--{name}-port"))
+            held.append(_bind(address, wanted[name], flag=f"--{name}-port"))
             chosen[name] = held[-1].getsockname()[1]
     finally:
         for listener in held:
             listener.close()
-    return Endpoints(config.address, http_port=chosen["http"], grpc_port=chosen["grpc"], metrics_port=chosen["metrics"])
+    return Endpoints(address, http_port=chosen["http"], grpc_port=chosen["grpc"], metrics_port=chosen["metrics"])
+
+
+def _resolve(address: str) -> str:
+    """The address as numbers: of a name Triton makes 255.255.255.255."""
+    if ":" in address:
+        raise InvalidConfiguration(
+            f"{address!r} is an IPv6 address; only IPv4 is served, as 127.0.0.1, or 0.0.0.0 for every interface"
+        )
+    try:
+        found = socket.getaddrinfo(address, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as exc:  # UnicodeError: no host name can be written so
+        raise InvalidConfiguration(f"{address!r} is not an address of this machine: {exc}") from exc
+    return str(found[0][4][0])
 
 
 def _bind(address: str, port: int, *, flag: str) -> socket.socket:
-    try:
-        family, kind, protocol, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
-    except socket.gaierror as exc:
-        raise InvalidConfiguration(f"{address!r} is not an address of this machine: {exc.strerror}") from exc
-    listener = socket.socket(family, kind, protocol)
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     # Connections of a server that has just ended linger for a minute; only one that listens is in the way.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind(where)
+        listener.bind((address, port))
         listener.listen(1)
     except OSError as exc:
         listener.close()

@@ -113,15 +113,16 @@ def announcement(models: Sequence[ServedModel], endpoints: Endpoints, *, seconds
 
 
 def how_to_call(name: str, endpoints: Endpoints) -> list[str]:
-    """One line each for a shell, for plain HTTP and for Python; `name` is an ensemble from a sketch to a photo.
+    """Three lines for a shell: our command, plain HTTP, and Python; `name` is an ensemble from a sketch to a photo.
 
     The HTTP line is Triton's raw binary request: the body is the picture. The answer is a JSON header, four bytes of
-    length, and the photo; perl cuts it out.
+    length, and the photo; perl cuts it out. A refusal makes no photo: curl says so, and `answer` why.
     """
     return [
         f"sketchbridge paint sketch.png --model {name} --url {endpoints.grpc_url} --output photo.png",
-        "curl -sf --data-binary @sketch.png -H 'Inference-Header-Content-Length: 0' "
-        f"{endpoints.http_url}/v2/models/{name}/infer | perl -0777 -pe 's/^.*?}}]}}....//s' > photo.png",
-        "from sketchbridge_client import Client; "
-        f'Client("{endpoints.grpc_url}").paint("sketch.png", model="{name}").save("photo.png")',
+        "curl -sS --fail-with-body --data-binary @sketch.png -H 'Inference-Header-Content-Length: 0' "
+        f"{endpoints.http_url}/v2/models/{name}/infer -o answer && "
+        "perl -0777 -pe 's/^.*?}]}....//s' answer > photo.png",
+        "python -c 'from sketchbridge_client import Client; "
+        f'Client("{endpoints.grpc_url}").paint("sketch.png", model="{name}").save("photo.png")\'',
     ]

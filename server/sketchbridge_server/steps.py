@@ -2,7 +2,7 @@
 
 A model says how one picture is answered; this loop does the rest. A bad picture fails its own request and no other, as
 INVALID_ARGUMENT; anything unforeseen becomes INTERNAL with a sentence, and its traceback goes to the server's log, not
-to the caller. Pictures of a batch are worked on side by side: OpenCV leaves the interpreter lock while it works.
+to the Requests of a batch are worked on side by side: OpenCV leaves the interpreter lock while it works.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class PictureStep(ABC):
     def initialize(self, _arguments: Mapping[str, str]) -> None:
         """Called by Triton once, when the model is loaded."""
         self._opencv_threads = cv2.getNumThreads()
-        self._pool = ThreadPoolExecutor(os.cpu_count() or 1)
+        self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Called by Triton with every request of a batch; answers each, in order."""

@@ -140,12 +140,12 @@ class TritonServer:
         """
         try:
             index = self._wait(cancelled)
+            running = self._require_running()
+            running.stubs = find_stubs(running.process.pid)
+            return served_models(running.endpoints.http_url, index)
         except BaseException:  # Ctrl-C in a program of the caller's too
             self.stop(grace_period_s=0)
             raise
-        running = self._require_running()
-        running.stubs = find_stubs(running.process.pid)
-        return served_models(running.endpoints.http_url, index)
 
     def check_alive(self) -> None:
         """Raise ServerDied if the process, or the Python process of any model, has ended by itself."""
@@ -230,6 +230,8 @@ class TritonServer:
                     *(str(process.pid), str(self.config.grace_period_s + int(UNLOAD_TIME_S)), str(folder), prefix),
                 ],
                 stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,  # it outlives us, and must not hold our reader's pipe open
+                stderr=subprocess.DEVNULL,
                 cwd="/",
                 start_new_session=True,
             )

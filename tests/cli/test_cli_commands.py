@@ -67,7 +67,7 @@ def test_the_suffix_of_the_output_is_the_format_asked_of_the_server(
 
 def test_the_format_names_the_file(url: str, folder: Path, png: bytes) -> None:
     (folder / "boot.png").write_bytes(png)
-    assert main(["paint", "boot.png", "--format", "jpeg", "--model", "birds", "--url", url]) == 0
+    assert main(["paint", "boot.png", "--output-format", "jpeg", "--model", "birds", "--url", url]) == 0
     assert (folder / "boot_birds.jpg").is_file()
 
 
@@ -145,6 +145,20 @@ def test_sketch_sends_the_methods_numbers(url: str, folder: Path, png: bytes) ->
     }
 
 
+def test_a_method_that_is_not_given_is_left_to_the_server(url: str, folder: Path, png: bytes) -> None:
+    (folder / "photo.png").write_bytes(png)
+    assert main(["sketch", "photo.png", "--url", url, "--set", "self=1"]) == 0
+    assert parameters(folder / "photo_sketch.png") == {"self": 1, "output_format": "png"}
+
+
+def test_the_options_of_roundtrip_reach_the_model(url: str, folder: Path, png: bytes) -> None:
+    (folder / "boot.png").write_bytes(png)
+    options = {"fit": "crop", "normalise": "off", "method": "dodge"}
+    flags = [word for key, value in options.items() for word in (f"--{key}", value)]
+    assert main(["roundtrip", "boot.png", "--url", url, *flags]) == 0
+    assert parameters(folder / "boot_shoes_photo.png") == {**options, "output_format": "png"}
+
+
 def test_roundtrip_writes_both_pictures(url: str, folder: Path, png: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "boot.png").write_bytes(png)
     assert main(["roundtrip", "boot.png", "-o", "out", "--url", url]) == 0
@@ -218,13 +232,15 @@ def test_an_unknown_model_is_exit_1_and_lists_the_painters(
         (["paint", "missing.png"], "there is no file `missing.png`"),
         (["paint", "a.png", "-o", "a.png"], "would be overwritten"),
         (["paint", "a.png", "-o", "photo.gif"], "Use one of .png, .jpg, .jpeg, .webp"),
-        (["paint", "a.png", "-o", "photo.jpg", "--format", "png"], "contradict each other"),
+        (["paint", "a.png", "-o", "photo.jpg", "--output-format", "png"], "contradict each other"),
         (["paint", "a.png", "-o", "-", "--json"], "cannot both go to stdout"),
         (["paint", "-", "-", "-o", "out/"], "Two inputs would be written"),
         (["paint", "a.png", "--url", "http://127.0.0.1:8001"], "expected the host and gRPC port"),
         (["models", "--url", "somewhere"], "expected the host and gRPC port"),
         (["sketch", "a.png", "--set", "method=xdog"], "use --method"),
         (["sketch", "a.png", "--set", "priority=1"], "Triton keeps for itself"),
+        (["sketch", "a.png", "--set", "output_encoding=base64"], "a Picture holds the bytes of a file"),
+        (["paint", "/dev/zero", "-o", "b.png"], "33,554,433 bytes; at most 33,554,432 are taken"),
     ],
 )
 def test_a_wrong_call_is_exit_2_with_what_is_wrong(
@@ -259,7 +275,7 @@ def test_ctrl_c_during_a_request_leaves_one_line_and_exit_130(
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(20) == 130
         assert process.stderr.read() == "\ninterrupted\n"
-    assert not (folder / "a_canny.png").exists()
+    assert not (folder / "a_sketch.png").exists()
 
 
 def test_a_reader_that_goes_away_is_no_traceback(url: str, environment: dict[str, str]) -> None:

@@ -41,6 +41,7 @@ def test_every_command_has_help_with_a_description_and_an_example(
     assert usage.startswith(f"usage: sketchbridge {command.name}")
     assert len(description.split()) > 4
     assert f"sketchbridge {command.name}" in shown.partition("examples:")[2]
+    assert "\nexit status: 0 " in shown
 
 
 def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,7 +62,10 @@ def test_the_console_script_is_installed(environment: dict[str, str]) -> None:
         assert (ran.returncode, ran.stdout[:13]) == (0, "sketchbridge ")
 
 
-@pytest.mark.parametrize("arguments", [[], ["painting"], ["paint"], ["models", "--nonsense"], ["models", "--tim", "3"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["painting"], ["paint"], ["--", "paint", "a.png"], ["models", "--nonsense"], ["models", "--tim", "3"]],
+)
 def test_a_wrong_call_is_exit_2_with_the_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     shown = capsys.readouterr()
@@ -119,6 +123,13 @@ def test_a_fault_of_our_own_imports_is_not_taken_for_a_missing_extra(monkeypatch
 def test_a_command_answers_with_its_own_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sketchbridge_server.command", stand_in_module(lambda _: 1))
     assert main(["serve"]) == 1
+
+
+def test_a_command_may_have_a_flag_of_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = stand_in_module(lambda arguments: int(arguments.run))
+    vars(module).update(add_arguments=lambda parser: parser.add_argument("--run"))
+    monkeypatch.setitem(sys.modules, "sketchbridge_training.command", module)
+    assert main(["train", "--run", "7"]) == 7
 
 
 def test_ctrl_c_is_exit_130_and_no_traceback(

@@ -8,13 +8,15 @@ import pytest
 import sketchbridge_client.client
 from sketchbridge_cli import options
 from sketchbridge_cli.errors import UsageError
-from sketchbridge_cli.options import add_connection, add_method, method_parameters
+from sketchbridge_cli.options import add_connection, add_encoding, add_fitting, add_method, method_parameters
 
 
 def parse(*given: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_connection(parser)
     add_method(parser)
+    add_fitting(parser)
+    add_encoding(parser)
     return parser.parse_args(given)
 
 
@@ -62,7 +64,7 @@ def test_anything_else_is_no_timeout(given: str, capsys: pytest.CaptureFixture[s
     ],
 )
 def test_a_setting_has_the_type_it_looks_like(given: str, meant: Any) -> None:
-    value = method_parameters(parse("--set", given).settings)["a"]
+    value = method_parameters(parse("--set", given))["a"]
     assert value == meant
     assert type(value) is type(meant)
 
@@ -75,15 +77,30 @@ def test_a_setting_without_a_key_and_a_value_is_refused(given: str, capsys: pyte
 
 
 def test_settings_add_up() -> None:
-    assert method_parameters(parse("--set", "a=1", "--set", "b=2").settings) == {"a": 1, "b": 2}
+    assert method_parameters(parse("--set", "a=1", "--set", "b=2")) == {"a": 1, "b": 2}
 
 
 def test_a_setting_given_twice_is_refused() -> None:
     with pytest.raises(UsageError, match="given twice"):
-        method_parameters([("a", 1), ("a", 2)])
+        method_parameters(parse("--set", "a=1", "--set", "a=2"))
 
 
-@pytest.mark.parametrize("key", ["method", "model", "output_format", "quality", "timeout_s", "photo"])
-def test_a_setting_cannot_stand_in_for_an_option(key: str) -> None:
-    with pytest.raises(UsageError, match=f"`--set {key}=...` is not possible; use "):
-        method_parameters([(key, 1)])
+@pytest.mark.parametrize(
+    ("key", "flag"),
+    [
+        ("method", "--method"),
+        ("fit", "--fit"),
+        ("normalise", "--normalise"),
+        ("output_format", "--output-format"),
+        ("quality", "--quality"),
+        ("timeout_s", "--timeout"),
+    ],
+)
+def test_a_setting_cannot_stand_in_for_a_flag_that_the_command_has(key: str, flag: str) -> None:
+    with pytest.raises(UsageError, match=f"`--set {key}=...` is not possible; use {flag}"):
+        method_parameters(parse("--set", f"{key}=1"))
+
+
+@pytest.mark.parametrize("key", ["model", "self", "photo", "max_side_px"])
+def test_a_setting_without_a_flag_is_left_to_the_server(key: str) -> None:
+    assert method_parameters(parse("--set", f"{key}=1")) == {key: 1}

@@ -21,7 +21,7 @@ MODELS: dict[str, tuple[dict[str, str], dict[str, str], str]] = {
     "busy": (
         *PAINTER,
         'dynamic_batching { default_queue_policy { max_queue_size: 1 } }\nparameters { key: "sleep_s" '
-        'value { string_value: "0.3" } }',
+        'value { string_value: "1" } }',
     ),
     "fragile": (*PAINTER, 'parameters { key: "die" value { string_value: "yes" } }'),
     "sketch": ({"photo": BYTES}, {"sketch": BYTES, "sketch_image": PIXELS}, ""),

@@ -27,6 +27,18 @@ def sketch(**parameters: Any) -> Call:
     return sketch_call(b"x", method="canny", output_format=None, quality=None, parameters=parameters)
 
 
+def roundtrip(**options: Any) -> Call:
+    nothing: dict[str, Any] = {
+        "method": None,
+        "fit": None,
+        "normalise": None,
+        "output_format": None,
+        "quality": None,
+        "parameters": {},
+    }
+    return roundtrip_call(b"x", **{"model": "shoes", **nothing, **options})
+
+
 def answer(call: Call, **outputs: bytes) -> Answer:
     return Answer(call, outputs, model=call.model, model_version="3", elapsed_s=0.5)
 
@@ -40,11 +52,13 @@ def test_a_painting_is_asked_of_the_model_by_its_tensors() -> None:
 def test_what_is_not_given_is_not_sent() -> None:
     assert paint().parameters == {}
     assert sketch().parameters == {"method": "canny"}
+    assert roundtrip().parameters == {}
 
 
 def test_what_is_given_is_sent_under_its_own_name() -> None:
     given = {"fit": "crop", "normalise": "off", "output_format": "jpeg", "quality": 80}
     assert paint(**given).parameters == given
+    assert roundtrip(**given, method="dodge").parameters == {**given, "method": "dodge"}
 
 
 def test_a_methods_own_numbers_are_sent_beside_it() -> None:
@@ -56,7 +70,7 @@ def test_a_methods_own_numbers_are_sent_beside_it() -> None:
 
 
 def test_a_roundtrip_goes_to_the_model_beside_the_painter() -> None:
-    call = roundtrip_call(b"x", model="shoes", method="dodge", output_format=None, quality=None, parameters={})
+    call = roundtrip()
     assert (call.model, call.input_name, call.outputs) == ("shoes_roundtrip", "photo", ("sketch", "repainted"))
 
 
@@ -72,6 +86,12 @@ def test_what_triton_keeps_for_itself_cannot_be_sent(name: str) -> None:
         sketch(**{name: 1})
 
 
+def test_base64_which_no_picture_is_made_of_is_refused_before_it_is_sent() -> None:
+    with pytest.raises(InvalidArgument, match="`output_encoding` is 'base64'"):
+        sketch(output_encoding="base64")
+    assert sketch(output_encoding="raw").parameters["output_encoding"] == "raw"
+
+
 @pytest.mark.parametrize("value", [[1], {"a": 1}, b"x", 2**63, -(2**63) - 1, "\udcff"])
 def test_a_value_that_cannot_cross_the_wire_is_refused_by_name(value: Any) -> None:
     with pytest.raises(InvalidArgument, match="`sigma` is"):
@@ -83,7 +103,7 @@ def test_a_model_is_named_by_a_string(model: Any) -> None:
     with pytest.raises(InvalidArgument, match="`model` is"):
         paint(model=model)
     with pytest.raises(InvalidArgument, match="`model` is"):
-        roundtrip_call(b"x", model=model, method="canny", output_format=None, quality=None, parameters={})
+        roundtrip(model=model)
 
 
 def test_every_request_has_an_id_of_its_own() -> None:
@@ -104,7 +124,7 @@ def test_an_answer_is_read_with_who_made_it(png: bytes) -> None:
 
 
 def test_both_pictures_of_a_roundtrip_are_read(png: bytes) -> None:
-    call = roundtrip_call(b"x", model="shoes", method="canny", output_format=None, quality=None, parameters={})
+    call = roundtrip()
     both = there_and_back(answer(call, sketch=png, repainted=png + b"tail"))
     assert (both.sketch.bytes, both.photo.bytes) == (png, png + b"tail")
 

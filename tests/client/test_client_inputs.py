@@ -38,6 +38,10 @@ def test_a_file_is_sent_as_it_is(tmp_path: Path, wrap: Any) -> None:
     assert encoded_bytes(wrap(tmp_path / "a file.bin"), name="sketch") == b"anything at all"
 
 
+def test_a_file_without_an_end_is_read_no_further_than_a_picture_may_be() -> None:
+    assert f"has {MAX_IMAGE_BYTES + 1:,} bytes; at most {MAX_IMAGE_BYTES:,} are taken" in refusal_of("/dev/zero")
+
+
 def test_a_picture_that_came_back_can_be_sent_on(png: bytes) -> None:
     assert encoded_bytes(Picture(png, "png", "sketch", "1", "id", 0.1), name="sketch") == png
 

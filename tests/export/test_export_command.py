@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 import sketchbridge_export
-from sketchbridge_export.command import add_arguments, run
+from sketchbridge_export.command import FAMILY_NAMES, add_arguments, run
+from sketchbridge_export.families import FAMILIES
 from sketchbridge_export.parity_pictures import shipped_pictures
-from tests.export.conftest import paint, use_own_statistics
+from tests.export.conftest import INSTANCE, Pix2PixUNet, paint, use_own_statistics
 
 
 def call(*words: str | Path) -> int:
@@ -36,6 +37,7 @@ def test_the_command_publishes_a_version_with_its_manifest(
     version = repository / "shoes_generator" / "1"
     assert out == f"wrote: `{version}`\n"
     assert "recognised junyanz_unet" in err
+    assert err.endswith("Restart `sketchbridge serve` to serve it.\n")
 
     manifest = json.loads((version / "manifest.json").read_text())
     assert manifest["checkpoint"]["file"] == small_checkpoint.name
@@ -110,6 +112,26 @@ def test_metadata_with_an_unknown_norm_is_refused(
     torch.save({"sketchbridge": {"norm": "group"}, "generator": torch.load(small_checkpoint, weights_only=True)}, path)
     assert call(path, "--name", "shoes", "--repository", tmp_path / "models") == 1
     assert "says norm 'group'; there are: running, instance" in capsys.readouterr().err
+
+
+def test_metadata_with_a_norm_that_the_weights_do_not_have_is_the_files_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = Pix2PixUNet(downs=5, ngf=2, norm=INSTANCE).state_dict()
+    path = tmp_path / "trained.pt"
+    torch.save({"sketchbridge": {"norm": "running"}, "generator": state}, path)
+    words = (path, "--name", "shoes", "--repository", tmp_path / "models")
+    assert call(*words) == 1
+    assert f"metadata of `{path}` does not fit its weights: norm is 'running'" in capsys.readouterr().err
+    assert call(*words, "--norm", "running") == 2
+    assert "does not fit its weights" not in capsys.readouterr().err
+
+
+def test_the_repository_is_the_one_that_serve_takes_and_the_help_lists_the_families() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert parser.parse_args(["a.pt", "--name", "a"]).repository == Path("model_repository")
+    assert set(FAMILY_NAMES) == set(FAMILIES)
 
 
 def test_help_needs_no_torch() -> None:

@@ -87,6 +87,12 @@ def test_a_renderx_unet_paints_what_its_checkpoint_paints_though_it_paints_254_p
     assert_paints_the_same(session, paint(network, PICTURES[2:7]), PICTURES[2:7])
 
 
+def test_a_renderx_unet_that_leaves_its_bottleneck_no_pixel_is_refused() -> None:
+    assert find_family(shapes_of(RenderXUNet((2,) * 6, 2).state_dict())).name == "renderx_unet"
+    with pytest.raises(FamilyUnknown, match="it has 7 pooled stages; 256 pixels allow 6"):
+        find_family(shapes_of(RenderXUNet((2,) * 7, 2).state_dict()))
+
+
 def test_the_two_norm_modes_paint_different_pictures(small_unet: nn.Module) -> None:
     family = FAMILIES["junyanz_unet"]
     x = torch.linspace(-1, 1, 3 * 256 * 256).reshape(1, 3, 256, 256)

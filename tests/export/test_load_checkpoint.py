@@ -61,6 +61,40 @@ def test_half_precision_weights_become_float32(tmp_path: Path) -> None:
     torch.testing.assert_close(load_checkpoint(path).state_dict["a"], torch.tensor([1.5]))
 
 
+def test_eight_bit_weights_become_float32_and_their_nan_is_seen(tmp_path: Path) -> None:
+    eight_bits = torch.tensor([1.5, -2.0]).to(torch.float8_e4m3fn)
+    torch.testing.assert_close(
+        load_checkpoint(saved(tmp_path, {"a": eight_bits})).state_dict["a"], torch.tensor([1.5, -2.0])
+    )
+    with pytest.raises(CheckpointInvalid, match="NaN or infinity"):
+        load_checkpoint(saved(tmp_path, {"a": torch.tensor([float("nan")]).to(torch.float8_e4m3fn)}))
+
+
+def test_the_digest_is_that_of_the_weights_even_if_the_file_is_replaced_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path, WEIGHTS)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    load = torch.load
+
+    def load_late(*arguments: Any, **options: Any) -> Any:
+        other = tmp_path / "other.pth"
+        torch.save({"a": torch.ones(1)}, other)
+        other.replace(path)
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(torch, "load", load_late)
+    checkpoint = load_checkpoint(path)
+    assert checkpoint.sha256 == digest
+    torch.testing.assert_close(dict(checkpoint.state_dict), WEIGHTS)
+
+
+def test_metadata_may_lie_beside_the_weights_themselves(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(saved(tmp_path, {**WEIGHTS, "sketchbridge": {"norm": "running"}}))
+    assert checkpoint.metadata == {"norm": "running"}
+    torch.testing.assert_close(dict(checkpoint.state_dict), WEIGHTS)
+
+
 def test_the_checkpoints_own_metadata_is_read(tmp_path: Path) -> None:
     path = saved(tmp_path, {"sketchbridge": {"norm": "running", "epochs": 30}, "generator": WEIGHTS})
     assert load_checkpoint(path).metadata == {"norm": "running", "epochs": 30}
@@ -113,6 +147,10 @@ def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path)
     with pytest.raises(CheckpointInvalid, match="does not exist"):
         load_checkpoint(tmp_path / "nothing.pth")
+    with pytest.raises(CheckpointInvalid, match="no ordinary file"):
+        load_checkpoint(Path("/dev/zero"))
+    with pytest.raises(CheckpointInvalid, match="can't be read: File name too long"):
+        load_checkpoint(tmp_path / (300 * "x"))
 
 
 def test_torchscript_and_foreign_archives_are_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sketchbridge_export.artefacts.onnx import write_onnx
-from sketchbridge_export.errors import OptionInvalid, ParityFailed
+from sketchbridge_export.errors import CheckpointInvalid, OptionInvalid, ParityFailed, RepositoryError
 from sketchbridge_export.families import FAMILIES, Generator
 from sketchbridge_export.interface import GeneratorInterface
 from sketchbridge_export.parity import check_onnx
@@ -77,6 +77,18 @@ def test_fp16_weights_are_stored_as_float16_and_stay_within_their_tolerance(tmp_
 def test_a_weight_beyond_float16_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionInvalid, match=r"holds 1e\+05; float16 ends at 65504"):
         write_onnx(tiny(1e5), tmp_path / "model.onnx", weights="fp16")
+
+
+def test_a_network_too_large_for_one_file_is_refused_before_the_work(tmp_path: Path) -> None:
+    network = nn.Conv2d(3, 3, 8000, device="meta")  # 2.3 GB, none of it in memory
+    interface = GeneratorInterface(Generator(network, 3, 3, 256, "none", {}), FAMILY)
+    with pytest.raises(CheckpointInvalid, match=r"has 2,304,000,012 bytes of weights; an ONNX file holds"):
+        write_onnx(interface, tmp_path / "model.onnx")
+
+
+def test_a_disk_that_is_full_is_an_error_of_ours() -> None:
+    with pytest.raises(RepositoryError, match="`/dev/full` can't be written: No space left"):
+        write_onnx(tiny(), Path("/dev/full"))
 
 
 def test_an_artefact_of_another_checkpoint_fails_at_every_batch_size(tiny_onnx: Path) -> None:

@@ -12,7 +12,7 @@ from tritonclient.grpc import model_config_pb2
 
 from sketchbridge_export.errors import OptionInvalid, RepositoryError
 from sketchbridge_export.manifest import file_sha256
-from sketchbridge_export.repository import Published, publish, staging
+from sketchbridge_export.repository import Published, check_repository, publish, staging
 
 EXPORTER = """
 import sys, pathlib
@@ -170,6 +170,20 @@ def test_what_a_killed_export_left_is_removed_and_a_living_ones_folder_is_not(re
         assert not dead.exists()
         put(repository)
         assert (alive / "work").read_text() == "going on"
+
+
+def test_leftovers_are_told_by_their_name_and_only_folders_are_removed(tmp_path: Path) -> None:
+    repository = tmp_path / "mo[d]els"
+    for name in (".mo[d]els-staging-dead", ".models-staging-other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".mo[d]els-staging-file").touch()
+    put(repository)
+    assert names(tmp_path) == [".mo[d]els-staging-file", ".models-staging-other", "mo[d]els"]
+
+
+def test_a_repository_that_cannot_be_looked_at_is_an_error_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError, match="can't be read: File name too long"):
+        check_repository(tmp_path / (300 * "x"), "shoes")
 
 
 def test_a_repository_whose_parent_is_not_writable_stages_where_triton_does_not_look(

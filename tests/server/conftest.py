@@ -153,8 +153,12 @@ input { name: "sketch" data_type: TYPE_UINT8 dims: [2, 3] }
 output { name: "photo" data_type: TYPE_UINT8 dims: [2, 3] }
 output { name: "lowest" data_type: TYPE_UINT8 dims: [1] }
 instance_group { kind: KIND_CPU count: 1 }
-dynamic_batching { max_queue_delay_microseconds: 300000 preferred_batch_size: [8] }
 """
+
+# These wait until so many rows have come, however slow the machine is; the delay is only there to end a broken test.
+INVERT_SEVEN_CONFIG = (
+    f"{INVERT_CONFIG}dynamic_batching {{ max_queue_delay_microseconds: 60000000 preferred_batch_size: [7] }}"
+)
 
 LOOKUP_CONFIG = """
 backend: "onnxruntime"
@@ -162,7 +166,7 @@ max_batch_size: 8
 input { name: "index" data_type: TYPE_INT64 dims: [1] }
 output { name: "value" data_type: TYPE_FP32 dims: [1] }
 instance_group { kind: KIND_CPU count: 1 }
-dynamic_batching { max_queue_delay_microseconds: 300000 preferred_batch_size: [8] }
+dynamic_batching { max_queue_delay_microseconds: 60000000 preferred_batch_size: [4] }
 parameters { key: "intra_op_thread_count" value { string_value: "1" } }
 parameters { key: "execution_mode" value { string_value: "0" } }
 optimization { graph { level: -1 } }
@@ -189,6 +193,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     builder = RepositoryBuilder(tmp_path_factory.mktemp("repository"))
     builder.python("echo").ensemble("shoes")
     builder.onnx("invert", inverting_graph(), INVERT_CONFIG)
+    builder.onnx("invert_seven", inverting_graph(), INVERT_SEVEN_CONFIG)
     builder.onnx("lookup", lookup_graph(), LOOKUP_CONFIG)
     builder.onnx("copy", copying_graph(), COPY_CONFIG)
     with TritonServer(local_config(builder.folder)) as server:

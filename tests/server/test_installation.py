@@ -67,6 +67,14 @@ def test_a_stub_whose_libraries_are_missing_names_the_package(tmp_path: Path) ->
         check_stub(stub, ())
 
 
+def test_a_stub_that_is_no_program_is_an_error_of_ours(tmp_path: Path) -> None:
+    stub = tmp_path / STUB
+    stub.write_bytes(b"built for another machine")
+    stub.chmod(0o755)
+    with pytest.raises(TritonNotFound, match=r"cannot start here: .*Exec format error"):
+        check_stub(stub, ())
+
+
 def test_the_running_interpreter_comes_first_and_a_foreign_home_is_dropped() -> None:
     environment = server_environment(
         find_installation(), {"PATH": "/usr/bin", "PYTHONHOME": "/opt/other", "LD_LIBRARY_PATH": "/opt/lib", "A": "1"}

@@ -28,7 +28,17 @@ def test_a_port_that_listens_is_refused_even_on_all_interfaces() -> None:
             reserve_endpoints(config("0.0.0.0", http_port=port))  # noqa: S104 - what is under test
 
 
-@pytest.mark.parametrize("address", ["192.0.2.1", "no such host."])
+def test_a_name_becomes_the_numbers_that_triton_can_read() -> None:
+    assert reserve_endpoints(config("localhost")).address == "127.0.0.1"
+
+
+@pytest.mark.parametrize("address", ["::", "::1", "[::1]"])
+def test_ipv6_is_refused_with_what_to_give_instead(address: str) -> None:
+    with pytest.raises(InvalidConfiguration, match=r"is an IPv6 address; only IPv4 is served, as 127\.0\.0\.1"):
+        reserve_endpoints(config(address))
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "no such host.", "", 70 * "a", "a..b"])
 def test_an_address_of_another_machine_is_refused(address: str) -> None:
     with pytest.raises(InvalidConfiguration, match="is not an address of this machine"):
         reserve_endpoints(config(address))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
+import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -19,7 +20,6 @@ import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
 from sketchbridge_server import Endpoints, Role, ServedModel
-from sketchbridge_server.command import add_arguments
 from sketchbridge_server.serving import announcement, how_to_call
 
 if TYPE_CHECKING:
@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 
     from sketchbridge_server import TritonServer
 
+SKETCHBRIDGE = str(Path(sys.executable).with_name("sketchbridge"))
+HEAVY = {"numpy", "cv2", "onnxruntime", "tritonclient", "grpc"}
 ENDPOINTS = Endpoints("127.0.0.1", http_port=8000, grpc_port=8001, metrics_port=8002)
 
 
 def serve(*arguments: str | Path, ports: tuple[int, int, int] = (0, 0, 0)) -> subprocess.Popen[str]:
     flags = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), ports, strict=True)]
     return subprocess.Popen(
-        [sys.executable, "-m", "sketchbridge_server", *map(str, arguments), *flags],
+        [SKETCHBRIDGE, "serve", *map(str, arguments), *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -83,6 +85,26 @@ def test_a_second_signal_kills_a_request_in_flight_and_says_so(
 
 
 @pytest.mark.server
+def test_a_stop_finishes_its_requests_even_when_nobody_reads_what_it_says(
+    repository: Any, tmp_path: Path, request_input: Callable[..., Any]
+) -> None:
+    begun = tmp_path / "begun"
+    with serve("--repository", repository.python("echo").folder) as process, ThreadPoolExecutor(1) as pool:
+        url = output_until(process, "echo (v1)").partition("gRPC ")[2].partition(",")[0]
+        with triton_grpc.InferenceServerClient(url) as client:
+            text = np.array([[f"sleep {begun}"]], dtype=object)
+            answer = pool.submit(client.infer, "echo", [request_input("text", text)])
+            while not begun.exists():
+                time.sleep(0.05)
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.close()  # as Ctrl-C ends `| tee` together with the server
+            process.send_signal(signal.SIGINT)
+            assert answer.result().as_numpy("seen").shape == (1, 1)
+        assert (process.wait(), process.stderr.read()) == (0, "")
+
+
+@pytest.mark.server
 def test_a_server_that_dies_ends_the_command_with_a_message(repository: Any) -> None:
     with serve("--repository", repository.python("echo").folder) as process:
         output_until(process, "echo (v1)")
@@ -108,10 +130,17 @@ def test_wrong_calls_exit_with_two_and_a_busy_port_with_one(tmp_path: Path, repo
 
 
 def test_help_has_examples_and_loads_nothing_heavy() -> None:
-    parser = argparse.ArgumentParser(prog="sketchbridge serve")
-    add_arguments(parser)
-    assert "sketchbridge serve --repository ./model_repository" in parser.format_help()
-    assert "exit status: 0" in parser.format_help()
+    code = (
+        "import json, sys\nfrom sketchbridge_cli import main\n"
+        "status = main(['serve', '--help'])\nprint()\nprint(json.dumps([status, sorted(sys.modules)]))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    shown, _, last = ran.stdout.rstrip("\n").rpartition("\n")
+    status, modules = json.loads(last)
+    assert status == 0
+    assert "\n  sketchbridge serve --repository ./model_repository" in shown
+    assert "\nexit status: 0" in shown
+    assert not HEAVY.intersection(modules)
 
 
 def test_the_announcement_groups_models_and_shows_how_to_call_the_first_painter() -> None:
@@ -144,3 +173,20 @@ def test_the_http_line_for_a_shell_writes_the_bytes_of_the_photo(served: TritonS
     (tmp_path / "sketch.png").write_bytes(b"any text")
     subprocess.run(["/bin/sh", "-c", how_to_call("shoes", served.endpoints)[1]], cwd=tmp_path, check=True)
     assert (tmp_path / "photo.png").read_bytes().startswith(b'{"parameters"')
+
+
+@pytest.mark.server
+def test_a_refusal_fails_the_http_line_and_makes_no_photo(served: TritonServer, tmp_path: Path) -> None:
+    (tmp_path / "sketch.png").write_bytes(b"refuse")
+    line = how_to_call("shoes", served.endpoints)[1]
+    ran = subprocess.run(["/bin/sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode != 0
+    assert "400" in ran.stderr
+    assert not (tmp_path / "photo.png").exists()
+    assert "no thanks" in (tmp_path / "answer").read_text()
+
+
+def test_the_python_line_is_one_for_a_shell() -> None:
+    python, flag, code = shlex.split(how_to_call("shoes", ENDPOINTS)[2])
+    assert (python, flag) == ("python", "-c")
+    compile(code, "the line", "exec")

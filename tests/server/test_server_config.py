@@ -19,6 +19,7 @@ REPOSITORIES = (Path("model_repository"),)
         ({"metrics_port": -1}, "metrics_port is -1"),
         ({"http_port": 9000, "grpc_port": 9000}, "need ports of their own"),
         ({"ready_timeout_s": 0.0}, "ready_timeout_s is 0"),
+        ({"ready_timeout_s": float("nan")}, "ready_timeout_s is nan"),
         ({"grace_period_s": -1}, "grace_period_s is -1"),
         ({"model_config_name": "two words"}, "without spaces"),
         ({"model_config_name": ""}, "without spaces"),
@@ -39,9 +40,18 @@ def test_a_missing_a_wrong_and_an_empty_repository_are_told_apart(tmp_path: Path
     (tmp_path / "file").touch()
     with pytest.raises(InvalidConfiguration, match="is not a folder"):
         check_repositories([tmp_path / "file"])
-    (tmp_path / "empty" / ".hidden").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "README.md").touch()
     with pytest.raises(InvalidConfiguration, match="holds no model"):
         check_repositories([tmp_path / "empty"])
+
+
+def test_a_hidden_folder_is_refused_at_the_root_and_no_matter_inside_a_model(tmp_path: Path) -> None:
+    (tmp_path / "shoes" / ".models-staging-1").mkdir(parents=True)
+    check_repositories([tmp_path])
+    (tmp_path / ".git").mkdir()
+    with pytest.raises(InvalidConfiguration, match=r"\.git is a hidden folder.* move it out of the repository"):
+        check_repositories([tmp_path])
 
 
 def test_a_model_in_two_repositories_is_named(tmp_path: Path) -> None:
@@ -56,7 +66,6 @@ def test_a_model_in_two_repositories_is_named(tmp_path: Path) -> None:
     [
         ("127.0.0.1", "http://127.0.0.1:8000"),
         ("0.0.0.0", "http://127.0.0.1:8000"),  # noqa: S104 - what is under test
-        ("::", "http://[::1]:8000"),
         ("10.1.2.3", "http://10.1.2.3:8000"),
     ],
 )
@@ -69,7 +78,7 @@ def test_gpu_metrics_are_switched_off_only_where_there_is_no_gpu_backend(
     *, has_gpu_backends: bool, is_told: bool
 ) -> None:
     command = command_line(
-        ServerConfig(REPOSITORIES, model_config_name="gpu"),
+        ServerConfig(REPOSITORIES, address="localhost", model_config_name="gpu"),
         Endpoints("127.0.0.1", http_port=1, grpc_port=2, metrics_port=3),
         program=Path("tritonserver"),
         backend_directory=Path("backends"),
@@ -78,4 +87,5 @@ def test_gpu_metrics_are_switched_off_only_where_there_is_no_gpu_backend(
     )
     assert ("--allow-gpu-metrics=false" in command) is is_told
     assert "--model-config-name=gpu" in command
+    assert "--http-address=127.0.0.1" in command
     assert f"--model-repository={REPOSITORIES[0].resolve()}" in command

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from sketchbridge_server import InvalidConfiguration
 from sketchbridge_server.log import NO_GPU, LogReader, load_failure, open_log, parse_line
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CPU_ONLY = [
     'W1121 15:55:24.102373 3909 pinned_memory_manager.cc:273] "Unable to allocate pinned system memory, pinned memory '
@@ -103,6 +100,17 @@ def test_the_log_file_gets_every_line_and_is_appended_to(tmp_path: Path) -> None
     lines = "\n".join([*CPU_ONLY, *TABLE, ""])
     LogReader(io.StringIO(lines), log_file=open_log(path)).join(timeout_s=10)
     assert path.read_text() == f"before\n{lines}"
+
+
+def test_a_disk_that_fills_up_ends_the_log_file_with_one_warning_and_nothing_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reader = LogReader(io.StringIO("one\ntwo\nthree\n"), log_file=open_log(Path("/dev/full")))
+    reader.join(timeout_s=10)
+    assert reader.last_lines(3) == ["one", "two", "three"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the log file /dev/full ends here: No space left on device"
+    ]
 
 
 def test_a_log_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:

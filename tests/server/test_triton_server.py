@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -61,6 +63,7 @@ def test_every_model_is_listed_with_its_role(served: TritonServer) -> None:
         "copy": Role.GENERATOR,
         "echo": Role.BUILDING_BLOCK,
         "invert": Role.GENERATOR,
+        "invert_seven": Role.GENERATOR,
         "lookup": Role.GENERATOR,
         "shoes": Role.ENSEMBLE,
     }
@@ -199,12 +202,13 @@ from sketchbridge_server import ServerConfig, TritonServer
 server = TritonServer(ServerConfig((Path(sys.argv[1]),), http_port=0, grpc_port=0, metrics_port=0, grace_period_s=1))
 server.start()
 server.wait_until_ready()
-print(server.process_id, server._running.folder, server._running.shared_memory_prefix, flush=True)
+running = server._running
+print(server.process_id, running.guardian.pid, running.folder, running.shared_memory_prefix, flush=True)
 sys.stdin.read()
 """
 
 
-def test_the_server_and_its_stubs_end_when_their_parent_is_killed(repository: Any) -> None:
+def test_the_server_and_its_stubs_end_when_their_parent_is_killed_whatever_hits_the_guardian(repository: Any) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", ABANDONED, str(repository.python("echo").folder)],
         stdin=subprocess.PIPE,
@@ -213,8 +217,10 @@ def test_the_server_and_its_stubs_end_when_their_parent_is_killed(repository: An
     )
     with parent:
         assert parent.stdout is not None
-        group, folder, prefix = parent.stdout.readline().split()
+        group, guardian, folder, prefix = parent.stdout.readline().split()
         assert group_members(int(group))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # as whoever ends a whole session sends them
+            os.kill(int(guardian), number)
         parent.kill()
     wait_until(lambda: not group_members(int(group)))
     wait_until(lambda: not Path(folder).exists())

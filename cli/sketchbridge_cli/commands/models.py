@@ -22,7 +22,9 @@ A painter goes with `sketchbridge paint --model`; `sketchbridge roundtrip --mode
 
 _EXAMPLES = """examples:
   sketchbridge models
-  sketchbridge models --url 127.0.0.1:8001 --json"""
+  sketchbridge models --url 127.0.0.1:8001 --json
+
+exit status: 0 done, 1 the server could not be asked, 2 the call was wrong, 130 interrupted"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

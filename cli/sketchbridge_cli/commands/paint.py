@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from sketchbridge_cli.options import add_fitting
 from sketchbridge_cli.pictures import add_pictures, run_pictures
 
 if TYPE_CHECKING:
@@ -16,13 +17,15 @@ if TYPE_CHECKING:
 _DESCRIPTION = """Paint a photo from each drawing.
 
 The photo of `drawing.png` is called `drawing_<model>.png` and lies beside it, unless --output says otherwise.
-An input is never overwritten. One that fails stops no other; the exit status is then 1."""
+An input is never overwritten. One that fails stops no other."""
 
 _EXAMPLES = """examples:
   sketchbridge paint drawing.png
   sketchbridge paint drawing.png --model shoes -o photo.jpg
-  sketchbridge paint drawings/*.png --model birds -o photos/
-  cat drawing.png | sketchbridge paint - > photo.png"""
+  sketchbridge paint drawings/*.png --model shoes -o photos/
+  cat drawing.png | sketchbridge paint - > photo.png
+
+exit status: 0 done, 1 a picture failed, 2 the call was wrong, 130 interrupted"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,14 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         output="file, or folder for several (made if its parent is there); `-` writes to stdout",
     )
     parser.add_argument("--model", default="shoes", help="the painter, see `sketchbridge models` (default: shoes)")
-    parser.add_argument(
-        "--fit", choices=["letterbox", "crop", "stretch"], help="how a drawing is made square (default: the server's)"
-    )
-    parser.add_argument(
-        "--normalise",
-        choices=["auto", "off"],
-        help="off sends the pixels to the model as they are (default: the server's)",
-    )
+    add_fitting(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

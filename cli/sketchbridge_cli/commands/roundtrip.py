@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from sketchbridge_cli.options import add_method, method_parameters
+from sketchbridge_cli.options import add_fitting, add_method, method_parameters
 from sketchbridge_cli.pictures import add_pictures, run_pictures
 
 if TYPE_CHECKING:
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 _DESCRIPTION = """Draw the lines of each photo, and paint a photo from them again.
 
 Of `photo.jpg` there come `photo_<model>_sketch.png` and `photo_<model>_photo.png`, beside it or in --output.
-An input that fails stops no other; the exit status is then 1."""
+An input that fails stops no other."""
 
 _EXAMPLES = """examples:
   sketchbridge roundtrip photo.jpg --model shoes
-  sketchbridge roundtrip photos/*.jpg --model shoes --method xdog --set sigma=0.8 -o there_and_back/"""
+  sketchbridge roundtrip photos/*.jpg --model shoes --method xdog --set sigma=0.8 -o there_and_back/
+
+exit status: 0 done, 1 a picture failed, 2 the call was wrong, 130 interrupted"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,11 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", default="shoes", help="the painter, see `sketchbridge models` (default: shoes)")
     add_method(parser)
+    add_fitting(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Take every input there and back and return the exit status."""
-    parameters = method_parameters(arguments.settings)
+    parameters = method_parameters(arguments)
     labels = {"sketch": f"{arguments.model}_sketch", "photo": f"{arguments.model}_photo"}
 
     def work(client: Client, source: bytes | str, output_format: OutputFormat) -> Mapping[str, Picture]:
@@ -46,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
             source,
             model=arguments.model,
             method=arguments.method,
+            fit=arguments.fit,
+            normalise=arguments.normalise,
             output_format=output_format,
             quality=arguments.quality,
             **parameters,

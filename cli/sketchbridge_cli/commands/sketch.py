@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """Draw the lines of each photo, dark on white.
 
-The drawing of `photo.jpg` is called `photo_<method>.png` and lies beside it, unless --output says otherwise.
-An input is never overwritten. One that fails stops no other; the exit status is then 1."""
+The drawing of `photo.jpg` is called `photo_sketch.png`, or `photo_<method>.png` with --method, and lies beside it,
+unless --output says otherwise. An input is never overwritten. One that fails stops no other."""
 
 _EXAMPLES = """examples:
   sketchbridge sketch photo.jpg
   sketchbridge sketch photo.jpg --method xdog --set sigma=0.8 -o drawing.png
   sketchbridge sketch photos/*.jpg --method canny --set low_threshold=50 -o drawings/
-  cat photo.jpg | sketchbridge sketch - > drawing.png"""
+  cat photo.jpg | sketchbridge sketch - > drawing.png
+
+exit status: 0 done, 1 a picture failed, 2 the call was wrong, 130 interrupted"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Sketch every input and return the exit status."""
-    parameters = method_parameters(arguments.settings)
+    parameters = method_parameters(arguments)
 
     def work(client: Client, source: bytes | str, output_format: OutputFormat) -> Mapping[str, Picture]:
         drawing = client.sketch(
@@ -51,4 +53,4 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return {"sketch": drawing}
 
-    return run_pictures(arguments, "sketched", {"sketch": arguments.method}, work)
+    return run_pictures(arguments, "sketched", {"sketch": arguments.method or "sketch"}, work)

@@ -14,7 +14,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from sketchbridge_export.errors import OptionInvalid
+from sketchbridge_export.errors import CheckpointInvalid, OptionInvalid, RepositoryError
 from sketchbridge_export.families.layers import fold_norms
 from sketchbridge_export.interface import INPUT_NAME, OUTPUT_NAME, GeneratorInterface
 from sketchbridge_preprocess import INTERFACE_SIDE_PX
@@ -27,6 +27,7 @@ OPSET = 18
 Weights = Literal["fp32", "fp16"]
 WEIGHTS: tuple[Weights, ...] = ("fp32", "fp16")
 
+_LARGEST_WEIGHTS_BYTES = 2 * 1024**3 - 16 * 1024**2  # protobuf ends at 2 GiB, and the graph takes some of it
 _LARGEST_FP16 = 65504.0
 _SMALLEST_HALVED = 1024  # values; below that a Cast costs more than the halved file is worth
 
@@ -36,8 +37,14 @@ def write_onnx(interface: GeneratorInterface, path: Path, *, weights: Weights = 
 
     Input `sketch` and output `photo` are (batch, 256, 256, 3) uint8, `batch` being dynamic. weights: "fp16" stores the
     convolutions' weights as float16 with a Cast to float32 behind each. That halves the file; ONNX Runtime casts them
-    back at load and computes in float32 either way. Raises OptionInvalid if a weight is too large for float16.
+    back at load and computes in float32 either way. Raises OptionInvalid if a weight is too large for float16,
+    CheckpointInvalid if all of them are too large for one file, and RepositoryError if it can't be written.
     """
+    size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in interface.state_dict().values())
+    if size_bytes > _LARGEST_WEIGHTS_BYTES:
+        raise CheckpointInvalid(
+            f"The network has {size_bytes:,} bytes of weights; an ONNX file holds {_LARGEST_WEIGHTS_BYTES:,} at most."
+        )
     # Two pictures: a batch of one would be taken for a constant.
     example = torch.zeros(2, INTERFACE_SIDE_PX, INTERFACE_SIDE_PX, 3, dtype=torch.uint8)
     with _quiet():
@@ -57,9 +64,11 @@ def write_onnx(interface: GeneratorInterface, path: Path, *, weights: Weights = 
     _strip_traces(model)
     if weights == "fp16":
         _halve_weights(model)
-    # full_check infers every shape again and compares; a U-Net is far below protobuf's 2 GiB.
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save_model(model, path)
+    onnx.checker.check_model(model, full_check=True)  # infers every shape again and compares
+    try:
+        onnx.save_model(model, path)
+    except OSError as exc:
+        raise RepositoryError(f"`{path}` can't be written: {exc.strerror}.") from exc
 
 
 @contextmanager

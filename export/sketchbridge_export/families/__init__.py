@@ -54,7 +54,7 @@ def find_family(shapes: Shapes, *, name: str | None = None) -> Family:
     if matching:
         raise FamilyUnknown(
             f"Several families explain this checkpoint: {', '.join(family.name for family in matching)}. "
-            "Say which one with the family option."
+            "Say which one with --family."
         )
     reasons = "; ".join(f"{family}: {answer.why}" for family, answer in answers.items())
     raise FamilyUnknown(f"The checkpoint holds {len(shapes)} tensors that no known generator has. {reasons}.")

@@ -64,7 +64,6 @@ class Family:
     if the checkpoint can't be run with that norm.
     channel_order: of the network's three-channel input and output.
     line_polarity: what the network was trained on; the house feeds dark lines on white paper.
-    default_norm: for checkpoints that could be run either way and don't say which.
     dropout: whether it is on at inference. It never is so far: a service must give the same answer twice.
     native_size: the rule for the side in pixels of the picture the network takes.
     source: where the structure comes from.
@@ -77,7 +76,6 @@ class Family:
     output_range: ValueRange
     channel_order: Literal["rgb", "bgr"]
     line_polarity: Literal["dark-on-light", "light-on-dark"]
-    default_norm: NormMode
     dropout: bool
     native_size: str
     source: str

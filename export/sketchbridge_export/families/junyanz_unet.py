@@ -223,7 +223,6 @@ FAMILY = Family(
     output_range=TANH_RANGE,
     channel_order="rgb",
     line_polarity="dark-on-light",
-    default_norm=_DEFAULT_NORM,
     dropout=False,
     native_size="2 ** num_downs: the bottleneck is 1 x 1",
     source="https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix models/networks.py, UnetGenerator",

@@ -44,6 +44,7 @@ from sketchbridge_export.families.layers import (
 )
 
 _NATIVE_SIZE = 256
+_MOST_STAGES = 6  # they leave 3 pixels of 256 to the bottleneck, whose kernel is 4 wide and padded by 2
 _DEFAULT_NORM: NormMode = "running"
 _BATCH_NORM_KEYS = frozenset(("weight", "bias", "running_mean", "running_var"))
 
@@ -152,6 +153,8 @@ def _read_structure(shapes: Shapes) -> _Structure:
     widths: list[int] = []
     while not widths or f"encoder.{len(widths)}.0.weight" in shapes:
         widths.append(block(f"encoder.{len(widths)}", {1: widths[-1]} if widths else {})[0])
+    if len(widths) > _MOST_STAGES:
+        raise StructureMismatch(f"it has {len(widths)} pooled stages; {_NATIVE_SIZE} pixels allow {_MOST_STAGES}")
     bottleneck_width = block("bottleneck", {1: widths[-1]})[0]
     before = bottleneck_width
     for index, width in enumerate(reversed(widths)):
@@ -175,7 +178,6 @@ FAMILY = Family(
     output_range=TANH_RANGE,
     channel_order="rgb",
     line_polarity="dark-on-light",
-    default_norm=_DEFAULT_NORM,
     dropout=False,
     native_size="256; it paints 254 x 254",
     source="RenderX, UNetGenerator",

@@ -22,7 +22,7 @@ import triton_python_backend_utils as pb_utils
 DEFAULT_FILENAME = "model.onnx"
 CPU = ["CPUExecutionProvider"]
 
-# Triton's type, NumPy's, and the one in an ONNX graph; bfloat16 is missing because NumPy has none.
+# Triton's type and the one in an ONNX graph; bfloat16 is missing because NumPy has none.
 _TYPES = {
     "TYPE_BOOL": "tensor(bool)",
     "TYPE_UINT8": "tensor(uint8)",
@@ -125,7 +125,9 @@ class TritonPythonModel:
             except Exception as exc:  # noqa: BLE001 - whichever request it was: each gets another chance, alone
                 pb_utils.Logger.log_info(f"a batch of {len(prepared)} requests failed, running each alone: {exc}")
             else:
-                return self._merged(responses, prepared, answers)
+                for (position, one), outputs in zip(prepared.items(), answers, strict=True):
+                    responses[position] = self._response(one, outputs)
+                return responses
         for position, one in prepared.items():
             try:
                 responses[position] = self._response(one, self._run(one.feeds, one.requested, one.batch_size))
@@ -170,13 +172,6 @@ class TritonPythonModel:
                     "axis 0 must be the batch. Export the graph with that axis dynamic, or set max_batch_size: 0."
                 )
         return outputs
-
-    def _merged(
-        self, responses: list[Any], prepared: dict[int, Prepared], answers: list[dict[str, np.ndarray[Any, Any]]]
-    ) -> list[Any]:
-        for (position, one), outputs in zip(prepared.items(), answers, strict=True):
-            responses[position] = self._response(one, outputs)
-        return responses
 
     @staticmethod
     def _response(one: Prepared, outputs: dict[str, np.ndarray[Any, Any]]) -> Any:
