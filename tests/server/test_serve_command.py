@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sketchbridge_server import TritonServer
 
 SKETCHBRIDGE = str(Path(sys.executable).with_name("sketchbridge"))
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed on this machine")
 HEAVY = {"numpy", "cv2", "onnxruntime", "tritonclient", "grpc"}
 ENDPOINTS = Endpoints("127.0.0.1", http_port=8000, grpc_port=8001, metrics_port=8002)
 
@@ -169,6 +171,7 @@ def test_a_server_without_a_painter_is_announced_without_examples() -> None:
 
 
 @pytest.mark.server
+@needs_curl
 def test_the_http_line_for_a_shell_writes_the_bytes_of_the_photo(served: TritonServer, tmp_path: Path) -> None:
     (tmp_path / "sketch.png").write_bytes(b"any text")
     subprocess.run(["/bin/sh", "-c", how_to_call("shoes", served.endpoints)[1]], cwd=tmp_path, check=True)
@@ -176,6 +179,7 @@ def test_the_http_line_for_a_shell_writes_the_bytes_of_the_photo(served: TritonS
 
 
 @pytest.mark.server
+@needs_curl
 def test_a_refusal_fails_the_http_line_and_makes_no_photo(served: TritonServer, tmp_path: Path) -> None:
     (tmp_path / "sketch.png").write_bytes(b"refuse")
     line = how_to_call("shoes", served.endpoints)[1]
