@@ -25,7 +25,7 @@ MAX_IMAGE_BYTES = 32 * 1024 * 1024
 
 _LONGEST_SHOWN = 200  # characters of a path in a message; a base64 picture would fill the screen
 _UINT8_MAX = 255
-# Level 1 is several times faster than Pillow's default of 6, and the file lives only for the length of a request.
+# Level 1 is faster than Pillow's default of 6, and the file lives only for the length of a request.
 _PNG_COMPRESS_LEVEL = 1
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 _CONVERTIBLE_MODES = frozenset({"CMYK", "HSV", "LAB", "PA", "RGBX", "RGBa", "La", "YCbCr"})

@@ -29,7 +29,7 @@ def encode(image: Image, *, output_format: str = "png", quality: int = 90) -> by
             f"sides end at {_LONGEST_SIDE[output_format]:,}. Ask for PNG."
         )
     settings = {
-        "png": [cv2.IMWRITE_PNG_COMPRESSION, 1],  # level 1 is 3 to 5 times faster than 6 for a tenth more bytes
+        "png": [cv2.IMWRITE_PNG_COMPRESSION, 1],  # faster than 6, and hardly larger
         "jpeg": [cv2.IMWRITE_JPEG_QUALITY, quality],
         "webp": [cv2.IMWRITE_WEBP_QUALITY, quality],
     }[output_format]
