@@ -23,9 +23,9 @@ from sketchbridge_export.errors import (
 )
 
 if TYPE_CHECKING:
-    from sketchbridge_export.checkpoint import Checkpoint, load_checkpoint
     from sketchbridge_export.export import ExportReport, export_checkpoint
     from sketchbridge_export.families import FAMILIES, Family
+    from sketchbridge_export.sources import Checkpoint, load_checkpoint
 
 __all__ = [
     "FAMILIES",
@@ -44,11 +44,11 @@ __all__ = [
 
 _HOME = {
     "FAMILIES": "families",
-    "Checkpoint": "checkpoint",
+    "Checkpoint": "sources",
     "ExportReport": "export",
     "Family": "families",
     "export_checkpoint": "export",
-    "load_checkpoint": "checkpoint",
+    "load_checkpoint": "sources",
 }
 
 

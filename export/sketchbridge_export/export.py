@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from sketchbridge_export.artefacts import onnx
-from sketchbridge_export.checkpoint import Checkpoint, load_checkpoint
 from sketchbridge_export.errors import CheckpointInvalid, OptionInvalid
-from sketchbridge_export.families import FAMILIES, NORM_MODES, NormMode, find_family
+from sketchbridge_export.families import FAMILIES, NORM_MODES, Choices, NormMode, find_family
 from sketchbridge_export.interface import GeneratorInterface
 from sketchbridge_export.manifest import FILE_NAME as MANIFEST_NAME
 from sketchbridge_export.manifest import build_manifest, file_sha256, write_manifest
 from sketchbridge_export.parity import Comparison, check_onnx
 from sketchbridge_export.parity_pictures import read_pictures, shipped_pictures
 from sketchbridge_export.repository import check_repository, publish, staging
+from sketchbridge_export.sources import Checkpoint, load_checkpoint
 
 _METADATA_CHOICES = ("family", "norm")
 
@@ -93,11 +93,9 @@ def export_checkpoint(
     progress(f"reading `{path}`")
     checkpoint = load_checkpoint(path)
     said = _read_metadata(checkpoint)
-    record = find_family(
-        {key: tuple(tensor.shape) for key, tensor in checkpoint.state_dict.items()}, name=family or said.get("family")
-    )
+    record = find_family(checkpoint.weights, name=family or said.get("family"))
     try:
-        generator = record.rebuild(checkpoint.state_dict, asked_norm or _norm_mode(said.get("norm")))
+        generator = record.rebuild(checkpoint.weights, Choices(norm=asked_norm or _norm_mode(said.get("norm"))))
     except OptionInvalid as exc:
         if asked_norm is not None:
             raise
@@ -107,7 +105,8 @@ def export_checkpoint(
     facts = ", ".join(f"{key} {value}" for key, value in generator.facts.items())
     progress(f"recognised {record.name}: {facts}; normalising with {generator.norm} statistics")
 
-    interface = GeneratorInterface(generator, record).eval()
+    convention = generator.convention or record.convention
+    interface = GeneratorInterface(generator, convention).eval()
     with staging(repository) as stage:
         folder = stage / "version"
         folder.mkdir()
@@ -121,6 +120,7 @@ def export_checkpoint(
             checkpoint=checkpoint,
             family=record,
             generator=generator,
+            convention=convention,
             weights=weights,
             artefact=artefact,
             parity=parity,

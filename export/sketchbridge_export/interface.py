@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from sketchbridge_export.errors import FamilyUnknown
-from sketchbridge_export.families import Family, Generator
+from sketchbridge_export.families import Convention, Generator, ValueRange
 from sketchbridge_preprocess import INTERFACE_SIDE_PX
 
 INPUT_NAME = "sketch"
@@ -31,7 +31,7 @@ class GeneratorInterface(nn.Module):
     Raises FamilyUnknown if the network has neither one nor three channels.
     """
 
-    def __init__(self, generator: Generator, family: Family) -> None:
+    def __init__(self, generator: Generator, convention: Convention) -> None:
         super().__init__()
         for side, channels in (("input", generator.input_channels), ("output", generator.output_channels)):
             if channels not in _CHANNELS:
@@ -42,10 +42,10 @@ class GeneratorInterface(nn.Module):
         self.native_size = generator.native_size
         self.gray_input = generator.input_channels == 1
         self.gray_output = generator.output_channels == 1
-        self.bgr = family.channel_order == "bgr"
-        self.inverted = family.line_polarity == "light-on-dark"
-        self.input_range = family.input_range
-        self.output_range = family.output_range
+        self.bgr = convention.channel_order == "bgr"
+        self.inverted = convention.line_polarity == "light-on-dark"
+        self.input_low, self.input_span = _low_and_span(convention.input_range, generator.input_channels)
+        self.output_low, self.output_span = _low_and_span(convention.output_range, generator.output_channels)
 
     def forward(self, sketch: torch.Tensor) -> torch.Tensor:
         """See the class."""
@@ -57,16 +57,25 @@ class GeneratorInterface(nn.Module):
             x = _reverse_channels(x)
         if self.inverted:
             x = 255.0 - x
-        span = self.input_range.high - self.input_range.low
-        x = _resize(x * (span / 255.0) + self.input_range.low, self.native_size)
+        x = _resize(x * (self.input_span / 255.0) + self.input_low, self.native_size)
         y = _resize(self.network(x), INTERFACE_SIDE_PX)
-        y = (y - self.output_range.low) * (255.0 / (self.output_range.high - self.output_range.low))
+        y = (y - self.output_low) * (255.0 / self.output_span)
         y = torch.clamp(torch.round(y), 0.0, 255.0)
         if self.gray_output:
             y = torch.cat([y, y, y], dim=1)
         elif self.bgr:
             y = _reverse_channels(y)
         return y.to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _low_and_span(values: ValueRange, channels: int) -> tuple[float | torch.Tensor, float | torch.Tensor]:
+    """Black's value, and white's above it: numbers, or (1, 3, 1, 1) tensors where channels differ."""
+    if isinstance(values.low, float) and isinstance(values.high, float):
+        return values.low, values.high - values.low
+    if channels == 1:
+        raise FamilyUnknown("The value range differs from channel to channel, but the network has only one channel.")
+    low, high = (torch.tensor(value).expand(3).reshape(1, 3, 1, 1) for value in (values.low, values.high))
+    return low.clone(), high - low
 
 
 def _reverse_channels(x: torch.Tensor) -> torch.Tensor:

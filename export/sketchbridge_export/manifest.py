@@ -12,10 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sketchbridge_export.checkpoint import Checkpoint
 from sketchbridge_export.errors import RepositoryError
-from sketchbridge_export.families import Family, Generator
+from sketchbridge_export.families import Convention, Family, Generator
 from sketchbridge_export.parity import TOLERANCES, Comparison
+from sketchbridge_export.sources import Checkpoint
 from sketchbridge_preprocess import INTERFACE_SIDE_PX
 
 FILE_NAME = "manifest.json"
@@ -28,6 +28,7 @@ def build_manifest(
     checkpoint: Checkpoint,
     family: Family,
     generator: Generator,
+    convention: Convention,
     weights: str,
     artefact: Path,
     parity: Sequence[Comparison],
@@ -49,15 +50,15 @@ def build_manifest(
             "output_channels": generator.output_channels,
             "native_size": generator.native_size,
             "norm": generator.norm,
-            "dropout": family.dropout,
+            "dropout": generator.dropout,
             **generator.facts,
         },
         "interface": {
             "size": INTERFACE_SIDE_PX,
-            "input_range": asdict(family.input_range),
-            "output_range": asdict(family.output_range),
-            "channel_order": family.channel_order,
-            "line_polarity": family.line_polarity,
+            "input_range": asdict(convention.input_range),
+            "output_range": asdict(convention.output_range),
+            "channel_order": convention.channel_order,
+            "line_polarity": convention.line_polarity,
         },
         "artefacts": {
             artefact.name: {

@@ -12,7 +12,7 @@ from torch import nn
 
 from sketchbridge_export.artefacts.onnx import write_onnx
 from sketchbridge_export.errors import FamilyUnknown, OptionInvalid
-from sketchbridge_export.families import FAMILIES, NormMode, find_family
+from sketchbridge_export.families import FAMILIES, Choices, NormMode, Weights, find_family
 from sketchbridge_export.families.family import State
 from sketchbridge_export.families.layers import fold_norms
 from sketchbridge_export.interface import GeneratorInterface
@@ -31,13 +31,9 @@ from tests.export.conftest import (
 )
 
 
-def shapes_of(state: State) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(tensor.shape) for key, tensor in state.items()}
-
-
 def exported(state: State, path: Path, norm: NormMode | None = None) -> onnxruntime.InferenceSession:
-    family = find_family(shapes_of(state))
-    write_onnx(GeneratorInterface(family.rebuild(state, norm), family).eval(), path)
+    family = find_family(Weights(state))
+    write_onnx(GeneratorInterface(family.rebuild(Weights(state), Choices(norm=norm)), family.convention).eval(), path)
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
@@ -88,16 +84,16 @@ def test_a_renderx_unet_paints_what_its_checkpoint_paints_though_it_paints_254_p
 
 
 def test_a_renderx_unet_that_leaves_its_bottleneck_no_pixel_is_refused() -> None:
-    assert find_family(shapes_of(RenderXUNet((2,) * 6, 2).state_dict())).name == "renderx_unet"
+    assert find_family(Weights(RenderXUNet((2,) * 6, 2).state_dict())).name == "renderx_unet"
     with pytest.raises(FamilyUnknown, match="it has 7 pooled stages; 256 pixels allow 6"):
-        find_family(shapes_of(RenderXUNet((2,) * 7, 2).state_dict()))
+        find_family(Weights(RenderXUNet((2,) * 7, 2).state_dict()))
 
 
 def test_the_two_norm_modes_paint_different_pictures(small_unet: nn.Module) -> None:
     family = FAMILIES["junyanz_unet"]
     x = torch.linspace(-1, 1, 3 * 256 * 256).reshape(1, 3, 256, 256)
-    running = family.rebuild(small_unet.state_dict(), "running").module(x)
-    instance = family.rebuild(small_unet.state_dict(), "instance").module(x)
+    running = family.rebuild(Weights(small_unet.state_dict()), Choices(norm="running")).module(x)
+    instance = family.rebuild(Weights(small_unet.state_dict()), Choices(norm="instance")).module(x)
     assert (running - instance).abs().max() > 0.1
 
 
@@ -107,13 +103,13 @@ def test_statistics_left_over_from_old_instance_norms_are_ignored(small_unet: nn
     for key in small_unet.state_dict():
         if key.endswith(("running_mean", "running_var", "num_batches_tracked")):
             old[key] = small_unet.state_dict()[key]
-    family = find_family(shapes_of(old))
+    family = find_family(Weights(old))
     x = torch.randn(1, 3, 256, 256)
-    generator = family.rebuild(old, None)
+    generator = family.rebuild(Weights(old), Choices())
     assert generator.norm == "instance"
     torch.testing.assert_close(generator.module(x), network(x).detach(), atol=1e-4, rtol=0)
     with pytest.raises(OptionInvalid, match="no running statistics"):
-        family.rebuild(old, "running")
+        family.rebuild(Weights(old), Choices(norm="running"))
 
 
 def test_a_network_without_normalisation_is_told_from_one_with_instance_norm() -> None:
@@ -122,15 +118,15 @@ def test_a_network_without_normalisation_is_told_from_one_with_instance_norm() -
     inner_biases = [key for key in state if key.endswith("bias") and key != "model.model.3.bias"]
     for key in inner_biases:
         del state[key]
-    generator = FAMILIES["junyanz_unet"].rebuild(state, None)
+    generator = FAMILIES["junyanz_unet"].rebuild(Weights(state), Choices())
     assert (generator.norm, generator.facts["norm_kind"], generator.native_size) == ("none", "none", 32)
     with pytest.raises(OptionInvalid, match="without normalisation"):
-        FAMILIES["junyanz_unet"].rebuild(state, "running")
+        FAMILIES["junyanz_unet"].rebuild(Weights(state), Choices(norm="running"))
 
 
 def test_depth_width_and_channels_are_read_from_the_weights() -> None:
     state = Pix2PixUNet(downs=9, ngf=2, channels=(1, 3)).state_dict()
-    generator = FAMILIES["junyanz_unet"].rebuild(state, None)
+    generator = FAMILIES["junyanz_unet"].rebuild(Weights(state), Choices())
     assert (generator.native_size, generator.input_channels, generator.output_channels) == (512, 1, 3)
     assert generator.facts == {
         "num_downs": 9,
@@ -141,7 +137,7 @@ def test_depth_width_and_channels_are_read_from_the_weights() -> None:
 
 
 def test_folding_norms_changes_no_pixel_and_leaves_the_original_alone(small_unet: nn.Module) -> None:
-    module = FAMILIES["junyanz_unet"].rebuild(small_unet.state_dict(), "running").module
+    module = FAMILIES["junyanz_unet"].rebuild(Weights(small_unet.state_dict()), Choices(norm="running")).module
     folded = fold_norms(module)
     x = torch.randn(1, 3, 256, 256)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in folded.modules())
@@ -151,7 +147,7 @@ def test_folding_norms_changes_no_pixel_and_leaves_the_original_alone(small_unet
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_no_family_claims_a_strangers_weights(name: str) -> None:
-    recognition = FAMILIES[name].recognise({"layer1.0.conv1.weight": (64, 3, 7, 7)})
+    recognition = FAMILIES[name].recognise(Weights({"layer1.0.conv1.weight": torch.zeros(64, 3, 7, 7)}))
     assert not recognition.matches
     assert "missing" in recognition.why
 
@@ -159,16 +155,16 @@ def test_no_family_claims_a_strangers_weights(name: str) -> None:
 def test_one_tensor_too_many_is_named() -> None:
     state = dict(Pix2PixUNet(downs=5, ngf=2).state_dict()) | {"attention.weight": torch.zeros(2, 2)}
     with pytest.raises(FamilyUnknown, match=r"`attention.weight` \(2, 2\) and 0 more have no place"):
-        find_family(shapes_of(state))
+        find_family(Weights(state))
 
 
 def test_a_tensor_of_another_shape_is_named_with_both_shapes() -> None:
     state = dict(Pix2PixUNet(downs=5, ngf=2).state_dict())
     state["model.model.0.weight"] = torch.zeros(2, 3, 3, 3)
     with pytest.raises(FamilyUnknown, match=r"`model.model.0.weight` is \(2, 3, 3, 3\), expected \(any, any, 4, 4\)"):
-        find_family(shapes_of(state))
+        find_family(Weights(state))
 
 
 def test_a_family_that_does_not_exist_is_refused_with_those_that_do() -> None:
     with pytest.raises(OptionInvalid, match="junyanz_unet, renderx_unet"):
-        find_family({}, name="dcgan")
+        find_family(Weights({}), name="dcgan")

@@ -9,12 +9,11 @@ from PIL import Image
 from torch import nn
 
 from sketchbridge_export.errors import FamilyUnknown
-from sketchbridge_export.families import FAMILIES, UNIT_RANGE, Family, Generator
+from sketchbridge_export.families import IMAGENET_RANGE, TANH_CONVENTION, UNIT_RANGE, Convention, Generator
 from sketchbridge_export.interface import GeneratorInterface
 from sketchbridge_export.parity_pictures import shipped_pictures
 
 PICTURES = torch.from_numpy(shipped_pictures()[6:])
-FAMILY = FAMILIES["junyanz_unet"]
 
 
 class Recorder(nn.Module):
@@ -25,26 +24,29 @@ class Recorder(nn.Module):
         return x
 
 
-def interface(family: Family = FAMILY, *, channels: int = 3, size: int = 256) -> tuple[GeneratorInterface, Recorder]:
+def interface(
+    convention: Convention = TANH_CONVENTION, *, channels: int = 3, size: int = 256
+) -> tuple[GeneratorInterface, Recorder]:
     recorder = Recorder()
-    return GeneratorInterface(Generator(recorder, channels, channels, size, "none", {}), family), recorder
+    return GeneratorInterface(Generator(recorder, channels, channels, size, "none", {}), convention), recorder
 
 
 @pytest.mark.parametrize(
-    "family",
+    "convention",
     [
-        FAMILY,
-        replace(FAMILY, input_range=UNIT_RANGE, output_range=UNIT_RANGE),
-        replace(FAMILY, channel_order="bgr"),
+        TANH_CONVENTION,
+        replace(TANH_CONVENTION, input_range=UNIT_RANGE, output_range=UNIT_RANGE),
+        replace(TANH_CONVENTION, channel_order="bgr"),
+        Convention(IMAGENET_RANGE, IMAGENET_RANGE),
     ],
-    ids=["tanh", "unit", "bgr"],
+    ids=["tanh", "unit", "bgr", "imagenet"],
 )
-def test_every_grey_level_survives_a_network_that_changes_nothing(family: Family) -> None:
-    wrapper, recorder = interface(family)
+def test_every_grey_level_survives_a_network_that_changes_nothing(convention: Convention) -> None:
+    wrapper, recorder = interface(convention)
     assert torch.equal(wrapper(PICTURES), PICTURES)
     assert recorder.fed.shape == (3, 3, 256, 256)
-    assert recorder.fed.min() >= family.input_range.low
-    assert recorder.fed.max() <= family.input_range.high
+    assert recorder.fed.min() >= np.min(convention.input_range.low) - 1e-6
+    assert recorder.fed.max() <= np.max(convention.input_range.high) + 1e-6
 
 
 def test_white_is_one_and_black_is_minus_one_for_a_tanh_network() -> None:
@@ -57,7 +59,7 @@ def test_white_is_one_and_black_is_minus_one_for_a_tanh_network() -> None:
 
 
 def test_a_bgr_network_is_fed_blue_first() -> None:
-    wrapper, recorder = interface(replace(FAMILY, channel_order="bgr"))
+    wrapper, recorder = interface(replace(TANH_CONVENTION, channel_order="bgr"))
     sketch = torch.zeros(1, 256, 256, 3, dtype=torch.uint8)
     sketch[..., 0] = 255  # red
     wrapper(sketch)
@@ -65,7 +67,7 @@ def test_a_bgr_network_is_fed_blue_first() -> None:
 
 
 def test_a_network_of_light_lines_is_fed_the_negative() -> None:
-    wrapper, recorder = interface(replace(FAMILY, line_polarity="light-on-dark"))
+    wrapper, recorder = interface(replace(TANH_CONVENTION, line_polarity="light-on-dark"))
     wrapper(torch.full((1, 256, 256, 3), 255, dtype=torch.uint8))
     assert (recorder.fed + 1.0).abs().max() < 1e-6
 
@@ -93,7 +95,7 @@ def test_values_beyond_the_range_are_clamped_and_halves_go_to_the_even_level() -
             levels = torch.tensor([-40.0, 127.5, 300.0])
             return (levels / 127.5 - 1).reshape(1, 3, 1, 1).expand_as(x)
 
-    wrapper = GeneratorInterface(Generator(Constant(), 3, 3, 256, "none", {}), FAMILY)
+    wrapper = GeneratorInterface(Generator(Constant(), 3, 3, 256, "none", {}), TANH_CONVENTION)
     assert wrapper(PICTURES)[0, 0, 0].tolist() == [0, 128, 255]
 
 

@@ -10,12 +10,10 @@ from torch import nn
 
 from sketchbridge_export.artefacts.onnx import write_onnx
 from sketchbridge_export.errors import CheckpointInvalid, OptionInvalid, ParityFailed, RepositoryError
-from sketchbridge_export.families import FAMILIES, Generator
+from sketchbridge_export.families import TANH_CONVENTION, Generator
 from sketchbridge_export.interface import GeneratorInterface
 from sketchbridge_export.parity import check_onnx
 from sketchbridge_export.parity_pictures import shipped_pictures
-
-FAMILY = FAMILIES["junyanz_unet"]
 
 
 class Tiny(nn.Module):
@@ -34,7 +32,7 @@ class Tiny(nn.Module):
 
 def tiny(largest: float = 0.1) -> GeneratorInterface:
     torch.manual_seed(3)
-    return GeneratorInterface(Generator(Tiny(largest), 3, 3, 256, "none", {}), FAMILY).eval()
+    return GeneratorInterface(Generator(Tiny(largest), 3, 3, 256, "none", {}), TANH_CONVENTION).eval()
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +79,7 @@ def test_a_weight_beyond_float16_is_refused(tmp_path: Path) -> None:
 
 def test_a_network_too_large_for_one_file_is_refused_before_the_work(tmp_path: Path) -> None:
     network = nn.Conv2d(3, 3, 8000, device="meta")  # 2.3 GB, none of it in memory
-    interface = GeneratorInterface(Generator(network, 3, 3, 256, "none", {}), FAMILY)
+    interface = GeneratorInterface(Generator(network, 3, 3, 256, "none", {}), TANH_CONVENTION)
     with pytest.raises(CheckpointInvalid, match=r"has 2,304,000,012 bytes of weights; an ONNX file holds"):
         write_onnx(interface, tmp_path / "model.onnx")
 

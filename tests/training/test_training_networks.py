@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sketchbridge_export.checkpoint import load_checkpoint
-from sketchbridge_export.families import find_family
+from sketchbridge_export.families import Choices, Weights, find_family
+from sketchbridge_export.sources import load_checkpoint
 from sketchbridge_training import OptionInvalid, PatchDiscriminator, UNetGenerator
 from tests.export.conftest import Pix2PixUNet, randomise
 from tests.training.conftest import TINY
@@ -46,10 +46,10 @@ def test_dropout_works_in_training_only() -> None:
 @pytest.mark.parametrize("levels", [5, 8])
 def test_the_exporter_recognises_the_generator_and_rebuilds_one_that_paints_the_same(levels: int) -> None:
     generator = randomise(UNetGenerator(ngf=3, levels=levels), seed=1).eval()
-    state = generator.state_dict()
-    family = find_family({name: tuple(tensor.shape) for name, tensor in state.items()})
+    weights = Weights(generator.state_dict())
+    family = find_family(weights)
     assert family.name == "junyanz_unet"
-    rebuilt = family.rebuild(state, "running")
+    rebuilt = family.rebuild(weights, Choices(norm="running"))
     assert (rebuilt.native_size, rebuilt.facts["ngf"]) == (2**levels, 3)
     sketch = torch.rand(2, 3, 2**levels, 2**levels) * 2 - 1
     with torch.no_grad():
@@ -68,7 +68,7 @@ def test_the_keys_are_those_of_the_common_layout_and_its_weights_paint_the_same_
 def test_a_checkpoint_of_a_run_is_read_by_the_exporter(run: Path) -> None:
     checkpoint = load_checkpoint(run / "checkpoint.pt")
     assert checkpoint.metadata == {"family": "junyanz_unet", "norm": "running", "step": 0, "steps": 5}
-    UNetGenerator(ngf=TINY.ngf).load_state_dict(dict(checkpoint.state_dict))
+    UNetGenerator(ngf=TINY.ngf).load_state_dict(dict(checkpoint.weights.tensors))
 
 
 def test_impossible_networks_are_refused() -> None:

@@ -8,37 +8,57 @@ from __future__ import annotations
 from sketchbridge_export.errors import FamilyUnknown, OptionInvalid
 from sketchbridge_export.families import junyanz_unet, renderx_unet
 from sketchbridge_export.families.family import (
+    ACTIVATIONS,
+    BYTE_RANGE,
+    IMAGENET_RANGE,
     NORM_MODES,
+    TANH_CONVENTION,
     TANH_RANGE,
     UNIT_RANGE,
+    Activation,
+    ChannelOrder,
+    Choices,
+    Convention,
     Family,
     Generator,
+    LinePolarity,
     NormMode,
     Recognition,
     Shapes,
     State,
     ValueRange,
+    Weights,
 )
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (junyanz_unet.FAMILY, renderx_unet.FAMILY)}
 
 __all__ = [
+    "ACTIVATIONS",
+    "BYTE_RANGE",
     "FAMILIES",
+    "IMAGENET_RANGE",
     "NORM_MODES",
+    "TANH_CONVENTION",
     "TANH_RANGE",
     "UNIT_RANGE",
+    "Activation",
+    "ChannelOrder",
+    "Choices",
+    "Convention",
     "Family",
     "Generator",
+    "LinePolarity",
     "NormMode",
     "Recognition",
     "Shapes",
     "State",
     "ValueRange",
+    "Weights",
     "find_family",
 ]
 
 
-def find_family(shapes: Shapes, *, name: str | None = None) -> Family:
+def find_family(weights: Weights, *, name: str | None = None) -> Family:
     """The family whose networks have tensors of these names and shapes.
 
     name: ask for this family only. Raises OptionInvalid if there is no family of that name, and FamilyUnknown, with
@@ -47,7 +67,7 @@ def find_family(shapes: Shapes, *, name: str | None = None) -> Family:
     if name is not None and name not in FAMILIES:
         raise OptionInvalid(f"There is no family {name!r}; there are: {', '.join(FAMILIES)}.")
     candidates = [FAMILIES[name]] if name is not None else list(FAMILIES.values())
-    answers = {family.name: family.recognise(shapes) for family in candidates}
+    answers = {family.name: family.recognise(weights) for family in candidates}
     matching = [family for family in candidates if answers[family.name].matches]
     if len(matching) == 1:
         return matching[0]
@@ -57,4 +77,4 @@ def find_family(shapes: Shapes, *, name: str | None = None) -> Family:
             "Say which one with --family."
         )
     reasons = "; ".join(f"{family}: {answer.why}" for family, answer in answers.items())
-    raise FamilyUnknown(f"The checkpoint holds {len(shapes)} tensors that no known generator has. {reasons}.")
+    raise FamilyUnknown(f"The checkpoint holds {len(weights.shapes)} tensors that no known generator has. {reasons}.")

@@ -22,18 +22,23 @@ from torch.nn import functional
 
 from sketchbridge_export.errors import OptionInvalid
 from sketchbridge_export.families.family import (
-    TANH_RANGE,
+    TANH_CONVENTION,
+    Choices,
     Family,
     Generator,
     NormMode,
     Recognition,
     Shapes,
     State,
+    Weights,
 )
 from sketchbridge_export.families.layers import (
+    FixedDropout,
     NormalisedConvolution,
     StructureMismatch,
     build_norm,
+    choose_activation,
+    choose_fixed_size,
     convolution_tensor_names,
     convolution_weights,
     norm_keys,
@@ -43,6 +48,7 @@ from sketchbridge_export.families.layers import (
 )
 
 _DEFAULT_NORM: NormMode = "instance"
+_LEVELS_WITHOUT_DROPOUT = 4  # the outermost ones
 _FEWEST_DOWNS, _MOST_DOWNS = 5, 10  # the reference can't build fewer; 10 paint 1024 x 1024 pixels
 _KINDS = {
     frozenset(("weight", "bias", "running_mean", "running_var")): "batch",
@@ -78,10 +84,13 @@ class SkipUNet(nn.Module):
     (N, C, 2**n, 2**n) in [-1, 1] -> (N, C', 2**n, 2**n) in [-1, 1], n being the number of levels.
     """
 
-    def __init__(self, down: Sequence[NormalisedConvolution], up: Sequence[NormalisedConvolution]) -> None:
+    def __init__(
+        self, down: Sequence[NormalisedConvolution], up: Sequence[NormalisedConvolution], drop: Sequence[nn.Module]
+    ) -> None:
         super().__init__()
         self.down = nn.ModuleList(down)
         self.up = nn.ModuleList(up)
+        self.drop = nn.ModuleList(drop)  # drop[k] follows up[k]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """See the class."""
@@ -89,15 +98,15 @@ class SkipUNet(nn.Module):
         for down in list(self.down)[1:]:
             features.append(down(functional.leaky_relu(features[-1], 0.2)))
         x = functional.relu(features.pop())
-        for up in list(self.up)[:0:-1]:
-            x = functional.relu(torch.cat([features.pop(), up(x)], dim=1))  # the skip comes first
+        for up, drop in zip(list(self.up)[:0:-1], list(self.drop)[:0:-1], strict=True):
+            x = functional.relu(torch.cat([features.pop(), drop(up(x))], dim=1))  # the skip comes first
         return torch.tanh(self.up[0](x))
 
 
-def recognise(shapes: Shapes) -> Recognition:
+def recognise(weights: Weights) -> Recognition:
     """Whether names and shapes are such a U-Net's, every one of them."""
     try:
-        found = _read_structure(shapes)
+        found = _read_structure(weights.shapes)
     except StructureMismatch as exc:
         return Recognition(matches=False, why=str(exc))
     return Recognition(
@@ -105,28 +114,32 @@ def recognise(shapes: Shapes) -> Recognition:
     )
 
 
-def rebuild(state: State, norm: NormMode | None) -> Generator:
+def rebuild(weights: Weights, choices: Choices) -> Generator:
     """The network with these weights; see Family.rebuild."""
-    found = _read_structure({key: tuple(tensor.shape) for key, tensor in state.items()})
-    mode = _norm_mode(found.norm_kind, norm)
+    found = _read_structure(weights.shapes)
+    state = weights.tensors
+    mode = _norm_mode(found.norm_kind, choices.norm)
+    native_size = choose_fixed_size(choices, 2 ** len(found.levels))
+    choose_activation(choices, "tanh")
     downs: list[NormalisedConvolution] = []
     ups: list[NormalisedConvolution] = []
     for level in found.levels:
-        weights = convolution_weights(state, level.down)
-        shape = weights["weight"].shape
-        down = nn.Conv2d(shape[1], shape[0], 4, stride=2, padding=1, bias="bias" in weights)
-        down.load_state_dict(weights)
+        own = convolution_weights(state, level.down)
+        shape = own["weight"].shape
+        down = nn.Conv2d(shape[1], shape[0], 4, stride=2, padding=1, bias="bias" in own)
+        down.load_state_dict(own)
         downs.append(NormalisedConvolution(down, _norm(state, level.down_norm, shape[0], mode)))
-        weights = convolution_weights(state, level.up)
-        shape = weights["weight"].shape
-        up = nn.ConvTranspose2d(shape[0], shape[1], 4, stride=2, padding=1, bias="bias" in weights)
-        up.load_state_dict(weights)
+        own = convolution_weights(state, level.up)
+        shape = own["weight"].shape
+        up = nn.ConvTranspose2d(shape[0], shape[1], 4, stride=2, padding=1, bias="bias" in own)
+        up.load_state_dict(own)
         ups.append(NormalisedConvolution(up, _norm(state, level.up_norm, shape[1], mode)))
+    drops = _drops(found, choices.dropout_seed)
     return Generator(
-        module=SkipUNet(downs, ups).eval().requires_grad_(requires_grad=False),
+        module=SkipUNet(downs, ups, drops).eval().requires_grad_(requires_grad=False),
         input_channels=found.input_channels,
         output_channels=found.output_channels,
-        native_size=2 ** len(found.levels),
+        native_size=native_size,
         norm=mode or "none",
         facts={
             "num_downs": len(found.levels),
@@ -134,7 +147,18 @@ def rebuild(state: State, norm: NormMode | None) -> Generator:
             "widths": list(found.widths),
             "norm_kind": found.norm_kind,
         },
+        dropout="off" if choices.dropout_seed is None else f"seed {choices.dropout_seed}",
     )
+
+
+def _drops(found: _Structure, seed: int | None) -> list[nn.Module]:
+    """The reference drops half after each level between the innermost and the four outermost; weights don't show it."""
+    drops: list[nn.Module] = [nn.Identity() for _ in found.levels]
+    if seed is not None:
+        for index in range(_LEVELS_WITHOUT_DROPOUT, len(found.levels) - 1):
+            side = 2 ** (len(found.levels) - index)
+            drops[index] = FixedDropout((found.widths[index - 1], side, side), rate=0.5, seed=seed, layer=index)
+    return drops
 
 
 def _norm(state: State, prefix: str | None, channels: int, mode: NormMode | None) -> nn.Module:
@@ -217,13 +241,15 @@ def _read_norm_kind(shapes: Shapes, levels: Sequence[_Level]) -> str:
 
 FAMILY = Family(
     name="junyanz_unet",
+    title="pytorch-CycleGAN-and-pix2pix, unet_128, unet_256 and their like",
+    recognised_by="nested `model.model.1.model...` convolutions, 4 x 4",
     recognise=recognise,
     rebuild=rebuild,
-    input_range=TANH_RANGE,
-    output_range=TANH_RANGE,
-    channel_order="rgb",
-    line_polarity="dark-on-light",
-    dropout=False,
+    convention=TANH_CONVENTION,
+    norm="instance: the reference paints with each picture's own statistics",
+    dropout="the reference drops half in the levels between the innermost and the four outermost, at test time too",
     native_size="2 ** num_downs: the bottleneck is 1 x 1",
+    exact="depth (5 to 10 levels), widths, channels, kind of normalisation, biases",
+    assumed="dark lines in RGB; a checkpoint does not show whether it was trained with dropout",
     source="https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix models/networks.py, UnetGenerator",
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from sketchbridge_export.families.family import NormMode, Shapes, State
+from sketchbridge_export.errors import OptionInvalid
+from sketchbridge_export.families.family import Activation, Choices, NormMode, Shapes, State
 
 NORM_SUFFIXES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -30,6 +32,47 @@ class NormalisedConvolution(nn.Module):
         """(N, C, H, W) -> (N, C', H', W')."""
         result: torch.Tensor = self.norm(self.convolution(x))
         return result
+
+
+class FixedDropout(nn.Module):
+    """Dropout whose mask is drawn once and is part of the network: the same noise for every picture.
+
+    shape: (C, H, W) of what it is applied to. rate: the share of values that are zeroed; the rest is scaled by
+    1 / (1 - rate), as torch.nn.Dropout does. seed: the caller's; layer: tells this mask from the network's others.
+    """
+
+    mask: torch.Tensor
+
+    def __init__(self, shape: tuple[int, int, int], *, rate: float, seed: int, layer: int) -> None:
+        super().__init__()
+        kept = np.random.default_rng([seed, layer]).random(shape) >= rate
+        self.register_buffer("mask", torch.from_numpy(kept)[None])  # (1, C, H, W) bool: an eighth of float32's bytes
+        self.scale = 1 / (1 - rate)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) -> the same shape."""
+        return x * (self.mask.to(x.dtype) * self.scale)
+
+
+def refuse_dropout(choices: Choices) -> None:
+    """Raise OptionInvalid if dropout is asked of a family that has none."""
+    if choices.dropout_seed is not None:
+        raise OptionInvalid("This network has no dropout to seed. Leave --dropout out.")
+
+
+def choose_activation(choices: Choices, known: Activation) -> None:
+    """Raise OptionInvalid if another last activation is asked for than the one that the family is known to have."""
+    if choices.activation not in (None, known):
+        raise OptionInvalid(
+            f"activation is {choices.activation!r}, but networks of this family end in {known!r}. Leave it out."
+        )
+
+
+def choose_fixed_size(choices: Choices, size: int) -> int:
+    """`size`; raises OptionInvalid if another one is asked of a family whose networks take only that."""
+    if choices.size not in (None, size):
+        raise OptionInvalid(f"size is {choices.size}, but this network takes {size} x {size} pixels. Leave it out.")
+    return size
 
 
 def fold_norms(module: nn.Module) -> nn.Module:

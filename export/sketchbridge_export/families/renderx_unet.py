@@ -23,22 +23,27 @@ from torch import nn
 from torch.nn import functional
 
 from sketchbridge_export.families.family import (
-    TANH_RANGE,
+    TANH_CONVENTION,
+    Choices,
     Family,
     Generator,
     NormMode,
     Recognition,
     Shapes,
     State,
+    Weights,
 )
 from sketchbridge_export.families.layers import (
     NormalisedConvolution,
     StructureMismatch,
     build_norm,
+    choose_activation,
+    choose_fixed_size,
     convolution_tensor_names,
     convolution_weights,
     norm_keys,
     norm_tensor_names,
+    refuse_dropout,
     require_nothing_else,
     require_shape,
 )
@@ -89,32 +94,33 @@ class PoolingUNet(nn.Module):
         return torch.tanh(self.last(x))
 
 
-def recognise(shapes: Shapes) -> Recognition:
+def recognise(weights: Weights) -> Recognition:
     """Whether names and shapes are such a U-Net's, every one of them."""
     try:
-        found = _read_structure(shapes)
+        found = _read_structure(weights.shapes)
     except StructureMismatch as exc:
         return Recognition(matches=False, why=str(exc))
     return Recognition(matches=True, why=f"U-Net of {len(found.widths)} pooled stages, widths {list(found.widths)}")
 
 
-def rebuild(state: State, norm: NormMode | None) -> Generator:
+def rebuild(weights: Weights, choices: Choices) -> Generator:
     """The network with these weights; see Family.rebuild."""
-    found = _read_structure({key: tuple(tensor.shape) for key, tensor in state.items()})
-    mode = norm or _DEFAULT_NORM
+    found = _read_structure(weights.shapes)
+    state = weights.tensors
+    mode = choices.norm or _DEFAULT_NORM
+    refuse_dropout(choices)
+    choose_activation(choices, "tanh")
     stages = len(found.widths)
     decoder = []
     for index in range(stages):
-        weights = convolution_weights(state, f"decoder.{2 * index}")
-        shape = weights["weight"].shape
-        enlarge = nn.ConvTranspose2d(
-            shape[0], shape[1], 4, stride=2, padding=1, output_padding=1, bias="bias" in weights
-        )
-        enlarge.load_state_dict(weights)
+        own = convolution_weights(state, f"decoder.{2 * index}")
+        shape = own["weight"].shape
+        enlarge = nn.ConvTranspose2d(shape[0], shape[1], 4, stride=2, padding=1, output_padding=1, bias="bias" in own)
+        enlarge.load_state_dict(own)
         decoder.append((enlarge, _block(state, f"decoder.{2 * index + 1}", mode)))
-    weights = convolution_weights(state, found.last)
-    last = nn.Conv2d(found.widths[0], found.output_channels, 1, bias="bias" in weights)
-    last.load_state_dict(weights)
+    own = convolution_weights(state, found.last)
+    last = nn.Conv2d(found.widths[0], found.output_channels, 1, bias="bias" in own)
+    last.load_state_dict(own)
     module = PoolingUNet(
         [_block(state, f"encoder.{index}", mode) for index in range(stages)],
         _block(state, "bottleneck", mode),
@@ -125,7 +131,7 @@ def rebuild(state: State, norm: NormMode | None) -> Generator:
         module=module.eval().requires_grad_(requires_grad=False),
         input_channels=found.input_channels,
         output_channels=found.output_channels,
-        native_size=_NATIVE_SIZE,
+        native_size=choose_fixed_size(choices, _NATIVE_SIZE),
         norm=mode,
         facts={"stages": stages, "widths": list(found.widths), "bottleneck_width": found.bottleneck_width},
     )
@@ -172,13 +178,15 @@ def _read_structure(shapes: Shapes) -> _Structure:
 
 FAMILY = Family(
     name="renderx_unet",
+    title="RenderX, a U-Net that halves by pooling",
+    recognised_by="`encoder.N.{0,1}`, `bottleneck.{0,1}`, `decoder.N`, `final_layer`",
     recognise=recognise,
     rebuild=rebuild,
-    input_range=TANH_RANGE,
-    output_range=TANH_RANGE,
-    channel_order="rgb",
-    line_polarity="dark-on-light",
-    dropout=False,
+    convention=TANH_CONVENTION,
+    norm="running",
+    dropout="none",
     native_size="256; it paints 254 x 254",
+    exact="stages (1 to 6), widths, channels, biases",
+    assumed="2 x 2 max-pooling, values in [-1, 1], dark lines in RGB",
     source="RenderX, UNetGenerator",
 )

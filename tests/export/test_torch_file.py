@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from sketchbridge_export.checkpoint import load_checkpoint
 from sketchbridge_export.errors import CheckpointInvalid
+from sketchbridge_export.sources import load_checkpoint
 
 WEIGHTS = {"model.0.weight": torch.arange(6.0).reshape(2, 3), "model.0.count": torch.tensor(7)}
 
@@ -38,7 +38,7 @@ def test_a_state_dict_is_read_with_the_files_digest(zipped: bool, tmp_path: Path
     checkpoint = load_checkpoint(path)
     assert checkpoint.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert checkpoint.metadata == {}
-    torch.testing.assert_close(dict(checkpoint.state_dict), WEIGHTS)
+    torch.testing.assert_close(dict(checkpoint.weights.tensors), WEIGHTS)
 
 
 @pytest.mark.parametrize(
@@ -53,18 +53,18 @@ def test_a_state_dict_is_read_with_the_files_digest(zipped: bool, tmp_path: Path
     ids=["state_dict", "generator beside others", "two deep", "DataParallel", "compiled DataParallel"],
 )
 def test_the_generator_is_found_under_the_wrappers_of_training_scripts(wrap: Any, tmp_path: Path) -> None:
-    torch.testing.assert_close(dict(load_checkpoint(saved(tmp_path, wrap(WEIGHTS))).state_dict), WEIGHTS)
+    torch.testing.assert_close(dict(load_checkpoint(saved(tmp_path, wrap(WEIGHTS))).weights.tensors), WEIGHTS)
 
 
 def test_half_precision_weights_become_float32(tmp_path: Path) -> None:
     path = saved(tmp_path, {"a": torch.tensor([1.5], dtype=torch.bfloat16)})
-    torch.testing.assert_close(load_checkpoint(path).state_dict["a"], torch.tensor([1.5]))
+    torch.testing.assert_close(load_checkpoint(path).weights.tensors["a"], torch.tensor([1.5]))
 
 
 def test_eight_bit_weights_become_float32_and_their_nan_is_seen(tmp_path: Path) -> None:
     eight_bits = torch.tensor([1.5, -2.0]).to(torch.float8_e4m3fn)
     torch.testing.assert_close(
-        load_checkpoint(saved(tmp_path, {"a": eight_bits})).state_dict["a"], torch.tensor([1.5, -2.0])
+        load_checkpoint(saved(tmp_path, {"a": eight_bits})).weights.tensors["a"], torch.tensor([1.5, -2.0])
     )
     with pytest.raises(CheckpointInvalid, match="NaN or infinity"):
         load_checkpoint(saved(tmp_path, {"a": torch.tensor([float("nan")]).to(torch.float8_e4m3fn)}))
@@ -86,13 +86,13 @@ def test_the_digest_is_that_of_the_weights_even_if_the_file_is_replaced_meanwhil
     monkeypatch.setattr(torch, "load", load_late)
     checkpoint = load_checkpoint(path)
     assert checkpoint.sha256 == digest
-    torch.testing.assert_close(dict(checkpoint.state_dict), WEIGHTS)
+    torch.testing.assert_close(dict(checkpoint.weights.tensors), WEIGHTS)
 
 
 def test_metadata_may_lie_beside_the_weights_themselves(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(saved(tmp_path, {**WEIGHTS, "sketchbridge": {"norm": "running"}}))
     assert checkpoint.metadata == {"norm": "running"}
-    torch.testing.assert_close(dict(checkpoint.state_dict), WEIGHTS)
+    torch.testing.assert_close(dict(checkpoint.weights.tensors), WEIGHTS)
 
 
 def test_the_checkpoints_own_metadata_is_read(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Reads a checkpoint file that nobody has vouched for.
+"""Reads what torch.save wrote.
 
 Only tensors and plain containers are taken (`weights_only`), so a file can't run code; what it may cost is bounded
 before it is read.
@@ -13,13 +13,14 @@ import pickle
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
 from sketchbridge_export.errors import CheckpointInvalid
+from sketchbridge_export.families import Weights
+from sketchbridge_export.sources.source import Checkpoint
 
 MAX_CHECKPOINT_BYTES = 4 * 1024**3  # 20 times a U-Net-256 of ngf 64; above that it holds more than a generator
 _MAX_METADATA_CHARACTERS = 64 * 1024
@@ -36,20 +37,6 @@ _PREFIXES = ("module.", "_orig_mod.")  # put there by DataParallel and torch.com
 _DEEPEST_WRAPPING = 4
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A generator's weights.
-
-    state_dict: name -> float32 (or integer counter) tensor on the CPU, wrapper prefixes removed.
-    sha256: of the file. metadata: what the file's `sketchbridge` entry says, plain JSON values; empty if it has none.
-    """
-
-    path: Path
-    sha256: str
-    state_dict: Mapping[str, torch.Tensor] = field(repr=False)
-    metadata: Mapping[str, Any]
-
-
 def load_checkpoint(path: Path, *, max_bytes: int = MAX_CHECKPOINT_BYTES) -> Checkpoint:
     """Read the weights in `path`, a file written by torch.save.
 
@@ -63,7 +50,7 @@ def load_checkpoint(path: Path, *, max_bytes: int = MAX_CHECKPOINT_BYTES) -> Che
     if isinstance(content, Mapping):
         content = {key: value for key, value in content.items() if key != _METADATA_KEY}
     tensors = _unwrap(path, content)
-    return Checkpoint(path, sha256, _clean(path, tensors), metadata)
+    return Checkpoint(path, sha256, Weights(_clean(path, tensors)), metadata)
 
 
 def _opened(path: Path) -> IO[bytes]:
