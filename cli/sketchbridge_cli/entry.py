@@ -36,6 +36,7 @@ COMMANDS = (
     Command("models", "sketchbridge_cli.commands.models", "List the models of a server."),
     Command("serve", "sketchbridge_server.command", "Serve a model repository.", extra="serve"),
     Command("export", "sketchbridge_export.command", "Turn a checkpoint into a served model.", extra="export"),
+    Command("verify", "sketchbridge_export.verify_command", "Check a model repository again.", extra="export"),
     Command("train", "sketchbridge_training.command", "Train a generator.", extra="train"),
 )
 

@@ -6,25 +6,32 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sketchbridge_export.errors import ExportError, OptionInvalid
 
+if TYPE_CHECKING:
+    from sketchbridge_export.reconstruction import Wishes
+
 DEFAULT_REPOSITORY = Path("model_repository")
-# The keys of FAMILIES, written again because importing those takes torch; a test holds them equal.
+# The keys of tables whose modules take torch, written again to keep the help quick; a test holds them equal.
 FAMILY_NAMES = ("junyanz_unet", "renderx_unet")
+ARTEFACT_KINDS = ("onnx",)
+VALUE_RANGE_NAMES = ("tanh", "unit", "imagenet", "byte")
 
 _DESCRIPTION = """\
 Turn the checkpoint of a Pix2Pix-family generator into a new version of a model in a Triton model repository.
 
-The family, depth, widths and normalisation are read from the weights. The exported network is compared with the
-checkpoint on the same pictures, and only published when they agree. A running Triton never sees half of it; restart
-`sketchbridge serve` to serve it.
+The family, depth, widths and normalisation are read from the weights. Every artefact is compared with the checkpoint on
+the same pictures, and all of them are published together only when each agrees. A running Triton never sees half of it;
+restart `sketchbridge serve` to serve it.
 """
 _EPILOG = """\
 examples:
+  sketchbridge export latest_net_G.pth --inspect
   sketchbridge export latest_net_G.pth --name shoes
   sketchbridge export faces.pt --name faces --repository models --norm running --weights fp16
-  sketchbridge export faces.pt --name faces --repository models --pictures sketches/ --json | jq .parity
+  sketchbridge export faces.pt --name faces --repository models --pictures sketches/ --json | jq .artefacts
 
 exit status: 0 exported, 1 the export failed and nothing was published, 2 the call was wrong
 """
@@ -33,8 +40,8 @@ exit status: 0 exported, 1 the export failed and nothing was published, 2 the ca
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the arguments, description and examples of the command."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="file written by torch.save")
-    parser.add_argument("--name", required=True, help="name of the model that callers ask for, such as `shoes`")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="the generator's file")
+    parser.add_argument("--name", help="name of the model that callers ask for, such as `shoes`")
     parser.add_argument(
         "--repository",
         type=Path,
@@ -43,56 +50,150 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the model repository; made if it is missing (default: ./%(default)s)",
     )
     parser.add_argument(
-        "--family",
-        help=f"kind of checkpoint: {' or '.join(FAMILY_NAMES)} (default: recognised from its weights)",
+        "--inspect", action="store_true", help="say what the checkpoint was recognised as, and why; write nothing"
     )
-    parser.add_argument(
-        "--norm",
-        choices=("running", "instance"),
-        help="statistics to normalise with: `running` are those of the training, `instance` each picture's own, as the "
-        "pix2pix reference paints (default: what the checkpoint says, else what its family does)",
+    parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
+    _add_wishes(parser.add_argument_group("how the checkpoint is understood (default: as it says, else as its family)"))
+    artefacts = parser.add_argument_group("what is made of it")
+    artefacts.add_argument(
+        "--artefacts",
+        type=_names,
+        default=(),
+        metavar="KIND[,KIND...]",
+        help=f"kinds to make beside onnx: {', '.join(ARTEFACT_KINDS[1:])}",
     )
-    parser.add_argument(
+    artefacts.add_argument(
         "--weights",
         choices=("fp32", "fp16"),
         default="fp32",
         help="precision the weights are stored in; fp16 halves the file and computes in FP32 all the same "
         "(default: %(default)s)",
     )
-    parser.add_argument(
+    comparison = parser.add_argument_group("how it is compared")
+    comparison.add_argument(
         "--pictures",
         type=Path,
         metavar="FOLDER",
         help="folder of sketches to compare on (default: the drawings that the package ships)",
     )
-    parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
+    comparison.add_argument(
+        "--min-ssim",
+        type=float,
+        metavar="SSIM",
+        help="similarity that the worst picture of an INT8 artefact must reach (default: 0.98)",
+    )
+    comparison.add_argument(
+        "--evidence",
+        type=Path,
+        metavar="FOLDER",
+        help="where the worst picture of an artefact that fails is written (default: the current folder)",
+    )
+
+
+def _add_wishes(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--family", metavar="FAMILY", help=f"kind of checkpoint: {', '.join(FAMILY_NAMES)}")
+    group.add_argument(
+        "--norm",
+        choices=("running", "instance"),
+        help="statistics to normalise with: `running` are those of the training, `instance` each picture's own, as the "
+        "pix2pix reference paints",
+    )
+    group.add_argument(
+        "--dropout",
+        type=_seed,
+        metavar="off|SEED",
+        help="whole number: drop by a fixed mask of this seed, the same noise for every picture (default: off)",
+    )
+    group.add_argument(
+        "--activation",
+        choices=("tanh", "sigmoid", "none"),
+        help="what follows the last layer, for families whose checkpoints can't tell",
+    )
+    group.add_argument(
+        "--size", type=int, metavar="PIXELS", help="side of the picture that a fully convolutional network takes"
+    )
+    group.add_argument(
+        "--input-range", choices=VALUE_RANGE_NAMES, help="values of black and white that the network takes"
+    )
+    group.add_argument(
+        "--output-range", choices=VALUE_RANGE_NAMES, help="values of black and white that the network gives"
+    )
+    group.add_argument("--channel-order", choices=("rgb", "bgr"), help="order of its three channels")
+    group.add_argument(
+        "--line-polarity", choices=("dark-on-light", "light-on-dark"), help="the drawings that it was trained on"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export; steps go to stderr, the answer to stdout. Returns the exit status."""
-    from sketchbridge_export.export import export_checkpoint  # noqa: PLC0415 - torch takes seconds to import
-
-    def progress(line: str) -> None:
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
-
+    """Export or inspect; steps go to stderr, the answer to stdout. Returns the exit status."""
     try:
-        report = export_checkpoint(
-            arguments.checkpoint,
-            name=arguments.name,
-            repository=arguments.repository,
-            family=arguments.family,
-            norm=arguments.norm,
-            weights=arguments.weights,
-            pictures=arguments.pictures,
-            progress=progress,
-        )
+        return _inspect(arguments) if arguments.inspect else _export(arguments)
     except ExportError as exc:
         sys.stderr.write(f"error: {exc}\n")
         return 2 if isinstance(exc, OptionInvalid) else 1
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from sketchbridge_export.inspection import inspect_checkpoint  # noqa: PLC0415 - torch takes seconds to import
+
+    found = inspect_checkpoint(arguments.checkpoint, _wishes(arguments))
+    sys.stdout.write((json.dumps(found.as_json(), indent=2) if arguments.json else found.as_text()) + "\n")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    if arguments.name is None:
+        raise OptionInvalid("--name is missing: say what callers ask for, such as `--name shoes`, or pass --inspect.")
+    from sketchbridge_export.export import export_checkpoint  # noqa: PLC0415 - torch takes seconds to import
+
+    report = export_checkpoint(
+        arguments.checkpoint,
+        name=arguments.name,
+        repository=arguments.repository,
+        wishes=_wishes(arguments),
+        artefacts=arguments.artefacts,
+        weights=arguments.weights,
+        min_ssim=arguments.min_ssim,
+        pictures=arguments.pictures,
+        evidence=arguments.evidence,
+        progress=_say,
+    )
     if arguments.json:
         sys.stdout.write(json.dumps(report.as_json(), indent=2) + "\n")
     else:
         sys.stdout.write(f"wrote: `{report.path}`\n")
-    progress("Restart `sketchbridge serve` to serve it.")
+    _say("Restart `sketchbridge serve` to serve it.")
     return 0
+
+
+def _wishes(arguments: argparse.Namespace) -> Wishes:
+    from sketchbridge_export.reconstruction import Wishes  # noqa: PLC0415 - torch takes seconds to import
+
+    return Wishes(
+        family=arguments.family,
+        norm=arguments.norm,
+        dropout_seed=arguments.dropout,
+        activation=arguments.activation,
+        size=arguments.size,
+        input_range=arguments.input_range,
+        output_range=arguments.output_range,
+        channel_order=arguments.channel_order,
+        line_polarity=arguments.line_polarity,
+    )
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _seed(text: str) -> int | None:
+    if text == "off":
+        return None
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither `off` nor a whole number, such as 7")
+    return int(text)

@@ -1,25 +1,25 @@
-"""From a checkpoint to a new version in a model repository: read, recognise, rebuild, export, compare, publish."""
+"""From a checkpoint to a new version in a model repository: read, recognise, rebuild, export, certify, publish."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sketchbridge_export.artefacts import onnx
-from sketchbridge_export.errors import CheckpointInvalid, OptionInvalid
-from sketchbridge_export.families import FAMILIES, NORM_MODES, Choices, NormMode, find_family
-from sketchbridge_export.interface import GeneratorInterface
+from sketchbridge_export.errors import OptionInvalid
+from sketchbridge_export.golden import FILE_NAME as GOLDEN_NAME
+from sketchbridge_export.golden import write_golden
 from sketchbridge_export.manifest import FILE_NAME as MANIFEST_NAME
 from sketchbridge_export.manifest import build_manifest, file_sha256, write_manifest
-from sketchbridge_export.parity import Comparison, check_onnx
+from sketchbridge_export.parity import paint_alone
 from sketchbridge_export.parity_pictures import read_pictures, shipped_pictures
+from sketchbridge_export.production import Artefact, Order, check_kinds, make_artefacts
+from sketchbridge_export.reconstruction import Wishes, check_wishes, reconstruct
 from sketchbridge_export.repository import check_repository, publish, staging
-from sketchbridge_export.sources import Checkpoint, load_checkpoint
-
-_METADATA_CHOICES = ("family", "norm")
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,9 @@ class ExportReport:
     added: tuple[str, ...]
     family: str
     norm: str
-    weights: str
+    dropout: str
     facts: Mapping[str, Any]
-    size_bytes: int
-    parity: tuple[Comparison, ...]
+    artefacts: tuple[Artefact, ...]
     duration_s: float
 
     def as_json(self) -> dict[str, Any]:
@@ -50,10 +49,16 @@ class ExportReport:
             "added": list(self.added),
             "family": self.family,
             "norm": self.norm,
-            "weights": self.weights,
+            "dropout": self.dropout,
             "network": dict(self.facts),
-            "size_bytes": self.size_bytes,
-            "parity": [comparison.as_json() for comparison in self.parity],
+            "artefacts": {
+                artefact.kind: {
+                    "files": [path.name for path in artefact.files],
+                    **artefact.details,
+                    "certificates": [certificate.as_json() for certificate in artefact.certificates],
+                }
+                for artefact in self.artefacts
+            },
             "duration_s": round(self.duration_s, 3),
         }
 
@@ -67,100 +72,76 @@ def export_checkpoint(
     *,
     name: str,
     repository: Path,
-    family: str | None = None,
-    norm: str | None = None,
+    wishes: Wishes | None = None,
+    artefacts: Sequence[str] = (),
     weights: str = "fp32",
+    min_ssim: float | None = None,
     pictures: Path | None = None,
+    evidence: Path | None = None,
     progress: Callable[[str], None] = _silent,
 ) -> ExportReport:
     """Export the generator in `path` as the newest version of `<name>_generator` in `repository`.
 
-    family: which family the checkpoint is of; None recognises it. norm: "running" or "instance" statistics; None takes
-    what the checkpoint's `sketchbridge` metadata says, else the family's default. weights: "fp32" or "fp16", how they
-    are stored. pictures: a folder of pictures to compare on; None takes the drawings that the package ships.
-    progress: called with a line a step.
+    wishes: how the checkpoint is to be understood; None takes what it says itself, else what its family does.
+    artefacts: kinds beside ONNX, see KINDS in production.py. weights: "fp32" or "fp16", how they are stored. min_ssim:
+    what an INT8 artefact must reach; None takes the table's. pictures: a folder of pictures to compare on; None takes
+    the drawings that the package ships. evidence: the folder for a picture of the worst result if an artefact fails;
+    None is the current one. progress: called with a line a step.
 
     Raises ExportError. Nothing is published unless everything succeeded.
     """
     began = time.monotonic()
+    wishes = wishes or Wishes()
     weights_kind = next((kind for kind in onnx.WEIGHTS if kind == weights), None)
     if weights_kind is None:
         raise OptionInvalid(f"weights is {weights!r}; there are: {', '.join(onnx.WEIGHTS)}.")
-    asked_norm = _norm_mode(norm)
+    if min_ssim is not None and not 0 < min_ssim <= 1:
+        raise OptionInvalid(f"min_ssim is {min_ssim}; it must be above 0 and at most 1.")
+    check_wishes(wishes)
+    check_kinds(artefacts)
     check_repository(repository, name)
     shown = shipped_pictures() if pictures is None else read_pictures(pictures)
 
     progress(f"reading `{path}`")
-    checkpoint = load_checkpoint(path)
-    said = _read_metadata(checkpoint)
-    record = find_family(checkpoint.weights, name=family or said.get("family"))
-    try:
-        generator = record.rebuild(checkpoint.weights, Choices(norm=asked_norm or _norm_mode(said.get("norm"))))
-    except OptionInvalid as exc:
-        if asked_norm is not None:
-            raise
-        raise CheckpointInvalid(
-            f"The `sketchbridge` metadata of `{path}` does not fit its weights: {exc} Or choose with --norm."
-        ) from exc
+    found = reconstruct(path, wishes)
+    generator = found.generator
     facts = ", ".join(f"{key} {value}" for key, value in generator.facts.items())
-    progress(f"recognised {record.name}: {facts}; normalising with {generator.norm} statistics")
+    progress(f"recognised {found.family.name}: {facts}; normalising with {generator.norm} statistics")
 
-    convention = generator.convention or record.convention
-    interface = GeneratorInterface(generator, convention).eval()
     with staging(repository) as stage:
         folder = stage / "version"
         folder.mkdir()
-        artefact = folder / onnx.FILE_NAME
-        progress(f"exporting {onnx.FILE_NAME} with {weights} weights")
-        onnx.write_onnx(interface, artefact, weights=weights_kind)
-        progress(f"comparing it with the checkpoint on {len(shown)} pictures")
-        parity = check_onnx(interface, artefact, shown, weights=weights)
-        progress(f"it differs by {max(found.max_levels for found in parity)} grey levels at most")
-        manifest = build_manifest(
-            checkpoint=checkpoint,
-            family=record,
-            generator=generator,
-            convention=convention,
-            weights=weights,
-            artefact=artefact,
-            parity=parity,
+        order = Order(
+            name=name,
+            folder=folder,
+            write_onnx=partial(onnx.write_onnx, found.interface, weights=weights_kind),
+            pictures=shown,
+            expected=paint_alone(found.interface, shown),
+            weights=weights_kind,
+            min_ssim=min_ssim,
+            evidence=evidence or Path(),
+            progress=progress,
         )
+        made = make_artefacts(order, artefacts)
+        write_golden(order.pictures, order.expected, folder / GOLDEN_NAME)
+        manifest = build_manifest(found, made, shown)
         write_manifest(manifest, folder / MANIFEST_NAME)
-        described = manifest["artefacts"][onnx.FILE_NAME]
-        digests = {onnx.FILE_NAME: described["sha256"], MANIFEST_NAME: file_sha256(folder / MANIFEST_NAME)}
+        digests = {
+            file: described["sha256"]
+            for artefact in manifest["artefacts"].values()
+            for file, described in artefact["files"].items()
+        }
+        digests |= {file: file_sha256(folder / file) for file in (GOLDEN_NAME, MANIFEST_NAME)}
         published = publish(folder, name=name, repository=repository, sha256=digests)
     return ExportReport(
         name=name,
         version=published.version,
         path=published.path,
         added=published.added,
-        family=record.name,
+        family=found.family.name,
         norm=generator.norm,
-        weights=weights,
+        dropout=generator.dropout,
         facts=generator.facts,
-        size_bytes=described["size_bytes"],
-        parity=parity,
+        artefacts=made,
         duration_s=time.monotonic() - began,
     )
-
-
-def _norm_mode(norm: str | None) -> NormMode | None:
-    if norm is None:
-        return None
-    for mode in NORM_MODES:
-        if norm == mode:
-            return mode
-    raise OptionInvalid(f"norm is {norm!r}; there are: {', '.join(NORM_MODES)}.")
-
-
-def _read_metadata(checkpoint: Checkpoint) -> dict[str, str]:
-    """The choices that the checkpoint makes for itself; everything else in its metadata is only recorded."""
-    said = {key: checkpoint.metadata[key] for key in _METADATA_CHOICES if checkpoint.metadata.get(key) is not None}
-    allowed = {"family": tuple(FAMILIES), "norm": NORM_MODES}
-    for key, value in said.items():
-        if value not in allowed[key]:
-            raise CheckpointInvalid(
-                f"The `sketchbridge` metadata of `{checkpoint.path}` says {key} {value!r}; "
-                f"there are: {', '.join(allowed[key])}."
-            )
-    return said

@@ -13,38 +13,32 @@ from pathlib import Path
 from typing import Any
 
 from sketchbridge_export.errors import RepositoryError
-from sketchbridge_export.families import Convention, Family, Generator
-from sketchbridge_export.parity import TOLERANCES, Comparison
-from sketchbridge_export.sources import Checkpoint
+from sketchbridge_export.parity import Pictures
+from sketchbridge_export.production import Artefact
+from sketchbridge_export.reconstruction import Reconstruction
 from sketchbridge_preprocess import INTERFACE_SIDE_PX
 
 FILE_NAME = "manifest.json"
-_SCHEMA = 1
-_TOOLS = ("sketchbridge", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+SCHEMA = 2
+_TOOLS = ("sketchbridge", "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "numpy")
 
 
-def build_manifest(
-    *,
-    checkpoint: Checkpoint,
-    family: Family,
-    generator: Generator,
-    convention: Convention,
-    weights: str,
-    artefact: Path,
-    parity: Sequence[Comparison],
-) -> dict[str, Any]:
-    """Plain JSON values. It names files but no folders, so it can be published with the model."""
-    tolerance = TOLERANCES[weights]
+def build_manifest(found: Reconstruction, artefacts: Sequence[Artefact], pictures: Pictures) -> dict[str, Any]:
+    """Plain JSON values. It names files but no folders, so it can be published with the model.
+
+    pictures: what the artefacts were compared on.
+    """
+    checkpoint, generator, convention = found.checkpoint, found.generator, found.convention
     return {
-        "schema": _SCHEMA,
+        "schema": SCHEMA,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "checkpoint": {
             "file": checkpoint.path.name,
             "sha256": checkpoint.sha256,
             "metadata": dict(checkpoint.metadata),
         },
-        "family": family.name,
-        "source": family.source,
+        "family": found.family.name,
+        "source": found.family.source,
         "network": {
             "input_channels": generator.input_channels,
             "output_channels": generator.output_channels,
@@ -53,25 +47,20 @@ def build_manifest(
             "dropout": generator.dropout,
             **generator.facts,
         },
-        "interface": {
-            "size": INTERFACE_SIDE_PX,
-            "input_range": asdict(convention.input_range),
-            "output_range": asdict(convention.output_range),
-            "channel_order": convention.channel_order,
-            "line_polarity": convention.line_polarity,
-        },
-        "artefacts": {
-            artefact.name: {
-                "sha256": file_sha256(artefact),
-                "size_bytes": artefact.stat().st_size,
-                "weights": weights,
-                "parity": {
-                    "tolerance": {"max_levels": tolerance.max_levels, "mean_levels": tolerance.mean_levels},
-                    "batches": [comparison.as_json() for comparison in parity],
-                },
-            }
-        },
+        "interface": {"size": INTERFACE_SIDE_PX, **asdict(convention)},
+        "compared_on": {"pictures": len(pictures), "sha256": hashlib.sha256(pictures.tobytes()).hexdigest()},
+        "artefacts": {artefact.kind: _describe(artefact) for artefact in artefacts},
         "tools": {"python": platform.python_version()} | {tool: _version(tool) for tool in _TOOLS},
+    }
+
+
+def _describe(artefact: Artefact) -> dict[str, Any]:
+    return {
+        "files": {
+            path.name: {"sha256": file_sha256(path), "size_bytes": path.stat().st_size} for path in artefact.files
+        },
+        **artefact.details,
+        "certificates": [certificate.as_json() for certificate in artefact.certificates],
     }
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -27,20 +27,46 @@ Paint = Callable[[Pictures], NDArray[Any]]
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far an artefact may be from its checkpoint, in grey levels (0 to 255), and why so far."""
+    """How far an artefact may be from its checkpoint, and why so far. None: not asked for.
 
-    max_levels: int
-    mean_levels: float
-    reason: str
+    max_levels, mean_levels: absolute difference in grey levels (0 to 255) over all pictures. min_ssim: of the worst.
+    """
+
+    max_levels: int | None = None
+    mean_levels: float | None = None
+    min_ssim: float | None = None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        bounds = (
+            (self.max_levels, "at most {} levels"),
+            (self.mean_levels, "{} on average"),
+            (self.min_ssim, "SSIM of {} or more"),
+        )
+        return ", ".join(text.format(value) for value, text in bounds if value is not None)
 
 
-TOLERANCES = {
+Precision = Literal["fp32", "fp16-weights", "fp16", "bf16", "int8"]
+
+# The one table of what is close enough.
+TOLERANCES: dict[Precision, Tolerance] = {
     "fp32": Tolerance(
-        1, 0.01, "the same arithmetic in another order: only a value on the edge between two levels may flip"
+        max_levels=1,
+        mean_levels=0.01,
+        reason="the same arithmetic in another order: only a value on the edge between two levels may flip",
     ),
     # Measured: at most 1 level and 0.03 on average for U-Nets of ngf 8 to 64 with random weights, 1 and 0.005 for a
     # trained one of ngf 32. Allowed is three times that, which no eye tells apart.
-    "fp16": Tolerance(3, 0.1, "float16 moves each weight by up to 1/2048 of itself"),
+    "fp16-weights": Tolerance(
+        max_levels=3, mean_levels=0.1, reason="stored as float16 each weight moves by up to 1/2048 of itself"
+    ),
+    "fp16": Tolerance(
+        min_ssim=0.995, reason="11 bits of every value: rounding adds up over the layers, but no structure may move"
+    ),
+    "bf16": Tolerance(min_ssim=0.995, reason="8 bits of every value: as fp16, and colours may shift by a few levels"),
+    "int8": Tolerance(
+        min_ssim=0.98, reason="256 steps a layer: texture may change where nobody looks, lines and colours may not"
+    ),
 }
 
 
@@ -64,48 +90,60 @@ class Comparison:
         return {key: round(value, 6) if isinstance(value, float) else value for key, value in asdict(self).items()}
 
 
-def check_onnx(
-    reference: nn.Module,
-    path: Path,
-    pictures: Pictures,
-    *,
-    weights: str,
-    batch_sizes: Sequence[int] = BATCH_SIZES,
-) -> tuple[Comparison, ...]:
-    """Paint the same pictures with the checkpoint and with the ONNX file, and compare.
+@dataclass(frozen=True)
+class Measurement:
+    """What was found: one comparison a batch size, and the picture that came out worst, as the artefact paints it."""
 
-    reference: the interface around the rebuilt network, in float32 and with its normalisations unfolded. It paints
-    every picture alone; the artefact paints them in batches of each of `batch_sizes`, so pictures that leak into each
-    other show as a difference. pictures: (P, 256, 256, 3) uint8. weights: a key of TOLERANCES.
+    batches: tuple[Comparison, ...]
+    worst: int
+    worst_painted: Pictures
 
-    Raises ParityFailed with every mismatch: names and types first, then shapes, then values.
+
+def out_of_tolerance(batches: Sequence[Comparison], tolerance: Tolerance) -> list[str]:
+    """Every batch size that is out of tolerance, in words; empty if all are within."""
+    found = []
+    for batch in batches:
+        faults = []
+        if _exceeds(batch.max_levels, tolerance.max_levels) or _exceeds(batch.mean_levels, tolerance.mean_levels):
+            faults.append(f"off by up to {batch.max_levels} levels, {batch.mean_levels:.4f} on average")
+        if tolerance.min_ssim is not None and batch.ssim < tolerance.min_ssim:
+            faults.append(f"SSIM {batch.ssim:.4f}")
+        if faults:
+            found.append(f"batch {batch.batch_size}: {', '.join(faults)}")
+    return found
+
+
+def _exceeds(value: float, limit: float | None) -> bool:
+    return limit is not None and value > limit
+
+
+def paint_with_onnx(path: Path) -> Paint:
+    """A painter that runs `model.onnx` on the CPU.
+
+    Raises ParityFailed if it can't be loaded, or if its names, types or shapes are not the interface's.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as exc:  # its exceptions share no root of their own
+        raise ParityFailed(f"ONNX Runtime {onnxruntime.__version__} can't load `{path}`: {exc}") from exc
     problems = _signature_problems(session)
     if problems:
         raise ParityFailed(f"The artefact has another signature than the contract: {'; '.join(problems)}.")
-
-    def paint(batch: Pictures) -> NDArray[Any]:
-        return np.asarray(session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0])
-
-    return compare(_paint_alone(reference, pictures), paint, pictures, TOLERANCES[weights], batch_sizes=batch_sizes)
+    return lambda batch: np.asarray(session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0])
 
 
-def compare(
-    expected: Pictures,
-    paint: Paint,
-    pictures: Pictures,
-    tolerance: Tolerance,
-    *,
-    batch_sizes: Sequence[int] = BATCH_SIZES,
-) -> tuple[Comparison, ...]:
+def measure(
+    expected: Pictures, paint: Paint, pictures: Pictures, *, batch_sizes: Sequence[int] = BATCH_SIZES
+) -> Measurement:
     """Compare what `paint` makes of the pictures, in batches of each size, with `expected`, one result a picture.
 
-    Raises ParityFailed with every batch size that is out of tolerance or has another shape or type.
+    `expected` was painted one picture at a time, so pictures that leak into each other show as a difference.
+    Raises ParityFailed with every batch size that has another shape or type.
     """
     comparisons, problems = [], []
+    worst, worst_ssim, worst_painted = 0, math.inf, expected[0]
     for batch_size in batch_sizes:
         order = _cover(len(pictures), batch_size)
         painted = []
@@ -118,18 +156,26 @@ def compare(
             painted.append(result)
         if len(painted) < len(order):
             continue
-        found = _measure(expected[np.concatenate(order)], np.concatenate(painted), batch_size, len(pictures))
-        comparisons.append(found)
-        if found.max_levels > tolerance.max_levels or found.mean_levels > tolerance.mean_levels:
-            problems.append(
-                f"batch {batch_size}: off by up to {found.max_levels} levels, {found.mean_levels:.4f} on average"
-            )
+        indices, together = np.concatenate(order), np.concatenate(painted)
+        similarities = [structural_similarity(a, b) for a, b in zip(expected[indices], together, strict=True)]
+        comparisons.append(_compare(expected[indices], together, similarities, batch_size, len(pictures)))
+        if min(similarities) < worst_ssim:
+            position = int(np.argmin(similarities))
+            worst, worst_ssim, worst_painted = int(indices[position]), similarities[position], together[position]
     if problems:
-        raise ParityFailed(
-            f"The artefact does not paint what the checkpoint paints: {'; '.join(problems)}. Allowed are "
-            f"{tolerance.max_levels} levels and {tolerance.mean_levels} on average ({tolerance.reason})."
-        )
-    return tuple(comparisons)
+        raise ParityFailed(f"The artefact does not paint what the contract says: {'; '.join(problems)}.")
+    return Measurement(tuple(comparisons), worst, worst_painted)
+
+
+def paint_alone(reference: nn.Module, pictures: Pictures) -> Pictures:
+    """What the checkpoint paints, one picture at a time.
+
+    reference: the interface around the rebuilt network, in float32 and with its normalisations unfolded.
+    pictures: (P, 256, 256, 3) uint8; the result has the same shape.
+    """
+    with torch.inference_mode():
+        painted = [reference(torch.from_numpy(picture[None])).numpy() for picture in pictures]
+    return np.concatenate(painted)
 
 
 def structural_similarity(a: Pictures, b: Pictures) -> float:
@@ -158,12 +204,6 @@ def _cover(count: int, batch_size: int) -> list[NDArray[np.intp]]:
     return np.split(np.arange(batches * batch_size) % count, batches)
 
 
-def _paint_alone(reference: nn.Module, pictures: Pictures) -> Pictures:
-    with torch.inference_mode():
-        painted = [reference(torch.from_numpy(picture[None])).numpy() for picture in pictures]
-    return np.concatenate(painted)
-
-
 def _signature_problems(session: onnxruntime.InferenceSession) -> list[str]:
     problems = []
     for side, values, name in (
@@ -181,7 +221,9 @@ def _signature_problems(session: onnxruntime.InferenceSession) -> list[str]:
     return problems
 
 
-def _measure(expected: Pictures, painted: Pictures, batch_size: int, pictures: int) -> Comparison:
+def _compare(
+    expected: Pictures, painted: Pictures, similarities: Sequence[float], batch_size: int, pictures: int
+) -> Comparison:
     difference = np.abs(expected.astype(np.int16) - painted.astype(np.int16))
     squared = float(np.mean(difference.astype(np.float64) ** 2))
     return Comparison(
@@ -190,5 +232,5 @@ def _measure(expected: Pictures, painted: Pictures, batch_size: int, pictures: i
         max_levels=int(difference.max()),
         mean_levels=float(difference.mean()),
         psnr_db=20 * math.log10(255) - 10 * math.log10(squared) if squared else None,
-        ssim=min(structural_similarity(a, b) for a, b in zip(expected, painted, strict=True)),
+        ssim=min(similarities),
     )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sketchbridge_export.errors import OptionInvalid
 from sketchbridge_export.shipped import drawings
-from sketchbridge_preprocess import INTERFACE_SIDE_PX, PreprocessError, Size, decode, fit
+from sketchbridge_preprocess import INTERFACE_SIDE_PX, PreprocessError, RequestOptions, sketch_for_model
 
 MAX_PICTURES = 32  # each is painted four times; a comparison is to take seconds
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -21,15 +21,15 @@ Pictures = NDArray[np.uint8]
 def shipped_pictures() -> Pictures:
     """(P, 256, 256, 3) uint8 RGB, the same on every call.
 
-    The hand-drawn sketches, with any pen on any paper, and three coloured textures with the falling spectrum of
-    photographs, which reach values that drawings don't.
+    The hand-drawn sketches as the server feeds them, and three coloured textures with the falling spectrum of
+    photographs, which reach values that drawings don't and tell red from blue.
     """
     numbers = np.random.default_rng(20)
     return np.concatenate([read_pictures(drawings()), np.stack([_texture(numbers) for _ in range(_TEXTURES)])])
 
 
 def read_pictures(folder: Path) -> Pictures:
-    """(P, 256, 256, 3) uint8 RGB: the folder's pictures by name, letterboxed; the first 32 if there are more.
+    """(P, 256, 256, 3) uint8 RGB: the folder's drawings by name, redrawn as the server does; the first 32 if more.
 
     Raises OptionInvalid if the folder has no picture or one that can't be decoded.
     """
@@ -41,7 +41,7 @@ def read_pictures(folder: Path) -> Pictures:
     pictures = []
     for path in paths:
         try:
-            picture = fit(decode(path.read_bytes()), Size(INTERFACE_SIDE_PX, INTERFACE_SIDE_PX), mode="letterbox").image
+            picture = sketch_for_model(path.read_bytes(), RequestOptions())
         except (PreprocessError, OSError) as exc:
             raise OptionInvalid(f"`{path}` can't be compared on: {exc}") from exc
         pictures.append(picture)

@@ -15,7 +15,7 @@ from sketchbridge_preprocess import INTERFACE_SIDE_PX
 MAX_BATCH_SIZE = 8
 BUILDING_BLOCKS = ("decode", "encode", "sketch")
 
-_GENERATOR_SUFFIX = "_generator"
+GENERATOR_SUFFIX = "_generator"
 _ROUNDTRIP_SUFFIX = "_roundtrip"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
@@ -29,16 +29,16 @@ def check_name(name: str) -> None:
         )
     if name in BUILDING_BLOCKS:
         raise OptionInvalid(f"{name!r} is the name of a building block. Choose another, such as `{name}s`.")
-    if name.endswith((_GENERATOR_SUFFIX, _ROUNDTRIP_SUFFIX)):
+    if name.endswith((GENERATOR_SUFFIX, _ROUNDTRIP_SUFFIX)):
         raise OptionInvalid(
-            f"{name!r} ends with {_GENERATOR_SUFFIX!r} or {_ROUNDTRIP_SUFFIX!r}, which the export itself appends. "
+            f"{name!r} ends with {GENERATOR_SUFFIX!r} or {_ROUNDTRIP_SUFFIX!r}, which the export itself appends. "
             f"Leave it out: `{name.rsplit('_', 1)[0]}`."
         )
 
 
 def generator_name(name: str) -> str:
     """The model that holds the artefact."""
-    return name + _GENERATOR_SUFFIX
+    return name + GENERATOR_SUFFIX
 
 
 def roundtrip_name(name: str) -> str:

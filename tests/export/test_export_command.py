@@ -13,12 +13,15 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 import sketchbridge_export
-from sketchbridge_export.command import FAMILY_NAMES, add_arguments, run
+from sketchbridge_export.command import ARTEFACT_KINDS, FAMILY_NAMES, VALUE_RANGE_NAMES, add_arguments, run
 from sketchbridge_export.families import FAMILIES
 from sketchbridge_export.parity_pictures import shipped_pictures
+from sketchbridge_export.production import KINDS
+from sketchbridge_export.reconstruction import VALUE_RANGES
 from tests.export.conftest import INSTANCE, Pix2PixUNet, paint, use_own_statistics
 
 
@@ -48,11 +51,16 @@ def test_the_command_publishes_a_version_with_its_manifest(
         4,
         "instance",
     )
-    artefact = manifest["artefacts"]["model.onnx"]
+    artefact = manifest["artefacts"]["onnx"]
     content = (version / "model.onnx").read_bytes()
-    assert (artefact["sha256"], artefact["size_bytes"]) == (hashlib.sha256(content).hexdigest(), len(content))
-    assert [batch["batch_size"] for batch in artefact["parity"]["batches"]] == [1, 2, 5]
-    assert all(batch["max_levels"] <= 1 for batch in artefact["parity"]["batches"])
+    assert artefact["files"] == {
+        "model.onnx": {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    }
+    (certificate,) = artefact["certificates"]
+    assert certificate["precision"] == "fp32"
+    assert certificate["tolerance"] == {"max_levels": 1, "mean_levels": 0.01}
+    assert [batch["batch_size"] for batch in certificate["batches"]] == [1, 2, 5]
+    assert all(batch["max_levels"] <= 1 for batch in certificate["batches"])
     assert str(small_checkpoint.parent) not in (version / "manifest.json").read_text()
 
     pictures = shipped_pictures()[:2]
@@ -74,7 +82,7 @@ def test_the_checkpoints_metadata_chooses_the_norm_and_json_reports_it(
     )
     assert call(path, "--name", "shoes", "--repository", tmp_path / "models", "--weights", "fp16", "--json") == 0
     report = json.loads(capsys.readouterr().out)
-    assert (report["version"], report["norm"], report["weights"]) == (1, "running", "fp16")
+    assert (report["version"], report["norm"], report["artefacts"]["onnx"]["weights"]) == (1, "running", "fp16")
     manifest = json.loads((Path(report["path"]) / "manifest.json").read_text())
     assert manifest["checkpoint"]["metadata"] == {"norm": "running", "epochs": 3}
 
@@ -83,9 +91,14 @@ def test_the_checkpoints_metadata_chooses_the_norm_and_json_reports_it(
     ("words", "status", "message"),
     [
         (("--name", "Shoes"), 2, "lower-case"),
-        (("--name", "shoes", "--family", "dcgan"), 2, "no family 'dcgan'"),
+        (("--name", "shoes", "--family", "dcgan"), 2, "family is 'dcgan'; there are: "),
         (("--name", "shoes", "--family", "renderx_unet"), 1, "renderx_unet: `encoder.0.0.weight` is missing"),
         (("--name", "shoes", "--pictures", "/nonexistent"), 2, "is not a folder"),
+        (("--name", "shoes", "--artefacts", "onnx,tflite"), 2, "no artefact 'tflite'; there are: onnx"),
+        (("--name", "shoes", "--min-ssim", "98"), 2, "min_ssim is 98.0; it must be above 0 and at most 1"),
+        (("--name", "shoes", "--size", "4096"), 2, "size is 4096; it must be 32 to 1024 pixels"),
+        (("--name", "shoes", "--size", "512"), 2, "this network takes 256 x 256 pixels"),
+        ((), 2, "--name is missing"),
     ],
 )
 def test_a_failure_is_one_line_and_its_status_and_publishes_nothing(
@@ -132,6 +145,67 @@ def test_the_repository_is_the_one_that_serve_takes_and_the_help_lists_the_famil
     add_arguments(parser)
     assert parser.parse_args(["a.pt", "--name", "a"]).repository == Path("model_repository")
     assert set(FAMILY_NAMES) == set(FAMILIES)
+    assert ARTEFACT_KINDS == KINDS
+    assert tuple(VALUE_RANGES) == VALUE_RANGE_NAMES
+
+
+def test_inspecting_says_what_was_recognised_and_writes_nothing(
+    small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert call(small_checkpoint, "--inspect") == 0
+    text = capsys.readouterr().out
+    for words in ("junyanz_unet: pytorch-CycleGAN-and-pix2pix", "num_downs 8", "tanh range", "norm     instance"):
+        assert words in text
+    assert call(small_checkpoint, "--inspect", "--json", "--norm", "running", "--line-polarity", "light-on-dark") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["family"], found["norm"], found["tensors"]) == ("junyanz_unet", "running", 82)
+    assert found["convention"]["line_polarity"] == "light-on-dark"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_callers_word_goes_before_the_checkpoints(
+    small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "trained.pt"
+    weights = torch.load(small_checkpoint, weights_only=True)
+    said = {"norm": "running", "channel_order": "bgr", "output_range": "unit"}
+    torch.save({"sketchbridge": said, "generator": weights}, path)
+    assert call(path, "--inspect", "--json", "--channel-order", "rgb") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["norm"] == "running"
+    assert found["convention"]["channel_order"] == "rgb"
+    assert found["convention"]["output_range"] == {"low": 0.0, "high": 1.0}
+
+
+@pytest.mark.parametrize("said", [{"size": "large"}, {"size": True}, {"size": 5}, {"channel_order": ["rgb"]}])
+def test_metadata_that_no_option_could_say_is_the_files_fault(
+    said: dict[str, object], small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "trained.pt"
+    torch.save({"sketchbridge": said, "generator": torch.load(small_checkpoint, weights_only=True)}, path)
+    assert call(path, "--inspect") == 1
+    assert f"The `sketchbridge` metadata of `{path}`" in capsys.readouterr().err
+
+
+def test_dropout_by_a_seed_changes_the_picture_and_is_recorded(small_checkpoint: Path, tmp_path: Path) -> None:
+    painted: list[NDArray[np.uint8]] = []
+    for words in ((), ("--dropout", "off"), ("--dropout", "7"), ("--dropout", "8")):
+        assert call(small_checkpoint, "--name", "shoes", "--repository", tmp_path / "models", *words) == 0
+        version = tmp_path / "models" / "shoes_generator" / str(len(painted) + 1)
+        session = onnxruntime.InferenceSession(version / "model.onnx")
+        painted.append(session.run(None, {"sketch": shipped_pictures()[:1]})[0])
+    assert json.loads((version / "manifest.json").read_text())["network"]["dropout"] == "seed 8"
+    assert np.array_equal(painted[0], painted[1])
+    assert not np.array_equal(painted[0], painted[2])
+    assert not np.array_equal(painted[2], painted[3])
+
+
+def test_a_seed_that_is_none_is_a_wrong_call(small_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        call(small_checkpoint, "--name", "shoes", "--dropout", "yes")
+    assert "'yes' is neither `off` nor a whole number, such as 7" in capsys.readouterr().err
 
 
 def test_help_needs_no_torch() -> None:

@@ -12,8 +12,10 @@ from sketchbridge_export.artefacts.onnx import write_onnx
 from sketchbridge_export.errors import CheckpointInvalid, OptionInvalid, ParityFailed, RepositoryError
 from sketchbridge_export.families import TANH_CONVENTION, Generator
 from sketchbridge_export.interface import GeneratorInterface
-from sketchbridge_export.parity import check_onnx
+from sketchbridge_export.parity import TOLERANCES, measure, out_of_tolerance, paint_alone, paint_with_onnx
 from sketchbridge_export.parity_pictures import shipped_pictures
+
+PICTURES = shipped_pictures()
 
 
 class Tiny(nn.Module):
@@ -69,7 +71,8 @@ def test_fp16_weights_are_stored_as_float16_and_stay_within_their_tolerance(tmp_
     stored = {tensor.data_type for tensor in onnx.load(path).graph.initializer if len(tensor.dims) == 4}
     assert stored == {onnx.TensorProto.FLOAT16}
     assert path.stat().st_size < 0.8 * tiny_onnx.stat().st_size
-    check_onnx(tiny(), path, shipped_pictures(), weights="fp16")
+    found = measure(paint_alone(tiny(), PICTURES), paint_with_onnx(path), PICTURES)
+    assert out_of_tolerance(found.batches, TOLERANCES["fp16-weights"]) == []
 
 
 def test_a_weight_beyond_float16_is_refused(tmp_path: Path) -> None:
@@ -90,10 +93,9 @@ def test_a_disk_that_is_full_is_an_error_of_ours() -> None:
 
 
 def test_an_artefact_of_another_checkpoint_fails_at_every_batch_size(tiny_onnx: Path) -> None:
-    with pytest.raises(
-        ParityFailed, match=r"batch 1: off by up to \d+ levels.*batch 2: .*batch 5: .*Allowed are 1 levels"
-    ):
-        check_onnx(tiny(0.9), tiny_onnx, shipped_pictures(), weights="fp32")
+    found = measure(paint_alone(tiny(0.9), PICTURES), paint_with_onnx(tiny_onnx), PICTURES)
+    problems = out_of_tolerance(found.batches, TOLERANCES["fp32"])
+    assert [problem.split(":")[0] for problem in problems] == ["batch 1", "batch 2", "batch 5"]
 
 
 def test_an_artefact_of_another_signature_fails_before_it_is_run(tiny_onnx: Path, tmp_path: Path) -> None:
@@ -106,4 +108,10 @@ def test_an_artefact_of_another_signature_fails_before_it_is_run(tiny_onnx: Path
     with pytest.raises(
         ParityFailed, match=r"`sketch` takes batches of 1 only; outputs are .*'picture'.*expected `photo`"
     ):
-        check_onnx(tiny(), tmp_path / "other.onnx", shipped_pictures(), weights="fp32")
+        paint_with_onnx(tmp_path / "other.onnx")
+
+
+def test_a_file_that_is_no_graph_is_an_error_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(ParityFailed, match=r"can't load `.*model\.onnx`"):
+        paint_with_onnx(tmp_path / "model.onnx")

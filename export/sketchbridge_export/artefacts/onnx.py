@@ -19,6 +19,7 @@ from sketchbridge_export.families.layers import fold_norms
 from sketchbridge_export.interface import INPUT_NAME, OUTPUT_NAME, GeneratorInterface
 from sketchbridge_preprocess import INTERFACE_SIDE_PX
 
+KIND = "onnx"
 FILE_NAME = "model.onnx"
 # The exporter writes 18 itself; anything newer is a conversion of its answer with nothing in it that a U-Net needs.
 # Every ONNX Runtime, OpenVINO and TensorRT of the last years reads 18.

@@ -1,0 +1,158 @@
+"""Checks a model repository again: are the files those that were certified, and do they still paint the same?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sketchbridge_export.certificate import Certificate, read_certificate
+from sketchbridge_export.errors import ExportError, RepositoryError
+from sketchbridge_export.golden import FILE_NAME as GOLDEN_NAME
+from sketchbridge_export.golden import read_golden
+from sketchbridge_export.manifest import FILE_NAME as MANIFEST_NAME
+from sketchbridge_export.manifest import SCHEMA, file_sha256
+from sketchbridge_export.parity import Paint, Tolerance, measure, out_of_tolerance
+from sketchbridge_export.production import painter_of
+from sketchbridge_export.triton_config import GENERATOR_SUFFIX
+
+_MAX_MANIFEST_BYTES = 1024**2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one thing. subject: `model/version/kind or file`. problem: None if it is as it should be."""
+
+    subject: str
+    checked: str
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """What a manifest says of an artefact. sha256: file name -> digest."""
+
+    sha256: Mapping[str, str]
+    certificates: tuple[Certificate, ...]
+
+
+def verify_repository(
+    repository: Path,
+    *,
+    paint: bool = True,
+    served: Callable[[str], Paint] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> tuple[Finding, ...]:
+    """Check every version of every generator in `repository`.
+
+    Digests of all files, that each certificate holds by today's table, and, with `paint`, that each artefact that this
+    machine can run still paints its golden pictures. served: gives, for a generator's name, a painter that asks a
+    running server; the newest version is then held against what the server paints.
+    Raises RepositoryError if `repository` is no model repository. What is wrong inside becomes a finding.
+    """
+    if not repository.is_dir():
+        raise RepositoryError(f"`{repository}` is not a folder. Pass the model repository.")
+    models = sorted(folder for folder in repository.iterdir() if folder.name.endswith(GENERATOR_SUFFIX))
+    if not models:
+        raise RepositoryError(f"`{repository}` has no generators; their names end with `{GENERATOR_SUFFIX}`.")
+    findings: list[Finding] = []
+    for model in models:
+        versions = sorted((int(folder.name) for folder in model.iterdir() if folder.name.isdecimal()), reverse=True)
+        if not versions:
+            findings.append(Finding(model.name, "versions", "it has none. Export one, or remove the folder."))
+        for number in versions:
+            progress(f"checking {model.name} version {number}")
+            findings += _verify_version(model / str(number), paint=paint)
+        if served is not None and versions:
+            progress(f"painting with the served {model.name}")
+            findings.append(_verify_served(model / str(versions[0]), served(model.name)))
+    return tuple(findings)
+
+
+def _verify_version(folder: Path, *, paint: bool) -> Iterator[Finding]:
+    subject = f"{folder.parent.name}/{folder.name}"
+    try:
+        artefacts = _read_artefacts(folder)
+    except RepositoryError as exc:
+        yield Finding(subject, MANIFEST_NAME, str(exc))
+        return
+    for kind, recorded in artefacts.items():
+        problems = _digest_problems(folder, recorded.sha256)
+        yield Finding(f"{subject}/{kind}", "digests", _advise(problems))
+        for certificate in recorded.certificates:
+            faults = out_of_tolerance(certificate.batches, certificate.tolerance)
+            yield Finding(f"{subject}/{kind}", f"{certificate.precision} certificate", _advise(faults))
+            if paint and not problems:
+                yield _verify_painting(folder, kind, certificate)
+
+
+def _verify_painting(folder: Path, kind: str, certificate: Certificate) -> Finding:
+    subject, checked = f"{folder.parent.name}/{folder.name}/{kind}", f"{certificate.precision} golden pictures"
+    try:
+        painter = painter_of(kind, folder, certificate.precision)
+        if painter is None:
+            return Finding(subject, f"{checked}: left out, this machine can't run it")
+        return Finding(subject, checked, _painting_problem(folder, painter, certificate.tolerance))
+    except ExportError as exc:
+        return Finding(subject, checked, str(exc))
+
+
+def _verify_served(folder: Path, painter: Paint) -> Finding:
+    """Which artefact is served, the server does not say: it must be as close as the loosest certificate asks."""
+    subject = f"{folder.parent.name}/{folder.name}"
+    try:
+        recorded = _read_artefacts(folder).values()
+        tolerances = [one.tolerance for artefact in recorded for one in artefact.certificates]
+        if not tolerances:
+            return Finding(subject, "golden pictures, as served", "it has no certificate. Export again.")
+        loosest = max(tolerances, key=_looseness)
+        return Finding(subject, "golden pictures, as served", _painting_problem(folder, painter, loosest))
+    except ExportError as exc:
+        return Finding(subject, "golden pictures, as served", str(exc))
+
+
+def _looseness(tolerance: Tolerance) -> float:
+    return 0.0 if tolerance.min_ssim is None else 2.0 - tolerance.min_ssim
+
+
+def _painting_problem(folder: Path, painter: Paint, tolerance: Tolerance) -> str | None:
+    pictures, expected = read_golden(folder / GOLDEN_NAME)
+    return _advise(out_of_tolerance(measure(expected, painter, pictures).batches, tolerance))
+
+
+def _advise(problems: Sequence[str]) -> str | None:
+    return f"{'; '.join(problems)}. Export again." if problems else None
+
+
+def _read_artefacts(folder: Path) -> Mapping[str, _Recorded]:
+    path = folder / MANIFEST_NAME
+    try:
+        if path.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise RepositoryError(f"`{path}` has more than {_MAX_MANIFEST_BYTES:,} bytes.")
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        schema = manifest.get("schema")
+        if schema != SCHEMA:
+            raise RepositoryError(f"`{path}` is of schema {schema}; this version reads {SCHEMA}. Export again.")
+        return {
+            kind: _Recorded(
+                {name: str(file["sha256"]) for name, file in described["files"].items()},
+                tuple(read_certificate(certificate) for certificate in described["certificates"]),
+            )
+            for kind, described in manifest["artefacts"].items()
+        }
+    except OSError as exc:
+        raise RepositoryError(f"`{path}` can't be read: {exc.strerror}. Export again.") from exc
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as exc:
+        raise RepositoryError(f"`{path}` is no manifest: {type(exc).__name__} {exc}. Export again.") from exc
+
+
+def _digest_problems(folder: Path, sha256: Mapping[str, str]) -> list[str]:
+    problems = []
+    for name, digest in sha256.items():
+        path = folder / name
+        if path.parent != folder or not path.is_file():
+            problems.append(f"`{name}` is missing")
+        elif file_sha256(path) != digest:
+            problems.append(f"`{name}` is not the file that was certified")
+    return problems
