@@ -15,7 +15,17 @@ if TYPE_CHECKING:
 
 DEFAULT_REPOSITORY = Path("model_repository")
 # The keys of tables whose modules take torch, written again to keep the help quick; a test holds them equal.
-FAMILY_NAMES = ("junyanz_unet", "renderx_unet")
+FAMILY_NAMES = (
+    "junyanz_unet",
+    "junyanz_resnet",
+    "pix2pixhd",
+    "aladdin_unet",
+    "eriklindernoren_unet",
+    "renderx_unet",
+    "sequential",
+    "smp_unet",
+    "fastai_unet",
+)
 ARTEFACT_KINDS = ("onnx",)
 VALUE_RANGE_NAMES = ("tanh", "unit", "imagenet", "byte")
 

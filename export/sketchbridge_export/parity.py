@@ -50,9 +50,11 @@ Precision = Literal["fp32", "fp16-weights", "fp16", "bf16", "int8"]
 
 # The one table of what is close enough.
 TOLERANCES: dict[Precision, Tolerance] = {
+    # Measured mean: below 0.001 for U-Nets, up to 0.01 for pix2pixHD with each picture's own statistics, which ONNX
+    # Runtime sums up in float32. Allowed is five times that.
     "fp32": Tolerance(
         max_levels=1,
-        mean_levels=0.01,
+        mean_levels=0.05,
         reason="the same arithmetic in another order: only a value on the edge between two levels may flip",
     ),
     # Measured: at most 1 level and 0.03 on average for U-Nets of ngf 8 to 64 with random weights, 1 and 0.005 for a

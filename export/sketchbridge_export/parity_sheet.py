@@ -25,8 +25,8 @@ def write_sheet(path: Path, columns: Sequence[tuple[str, NDArray[np.uint8]]]) ->
     difference = np.abs(expected.astype(np.int16) - painted.astype(np.int16))
     largest = int(difference.max())
     brightened = (difference * (255 / max(largest, 1))).astype(np.uint8)
-    parts = [_captioned(caption, picture) for caption, picture in columns]
-    parts.append(_captioned(f"difference, at most {largest}", brightened))
+    parts = [captioned(caption, picture) for caption, picture in columns]
+    parts.append(captioned(f"difference, at most {largest}", brightened))
     gap = np.full((parts[0].shape[0], _GAP_PX, 3), _WHITE, np.uint8)
     sheet = np.concatenate([part for column in parts for part in (column, gap)][:-1], axis=1)
     encoded, data = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
@@ -40,7 +40,8 @@ def write_sheet(path: Path, columns: Sequence[tuple[str, NDArray[np.uint8]]]) ->
         beside.unlink(missing_ok=True)
 
 
-def _captioned(caption: str, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def captioned(caption: str, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 with its caption in a white band above it: (H + 28, W, 3)."""
     band = np.full((_CAPTION_PX, picture.shape[1], 3), _WHITE, np.uint8)
     cv2.putText(band, caption, (2, _CAPTION_PX - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([band, picture])

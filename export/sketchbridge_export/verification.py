@@ -30,7 +30,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class _Recorded:
+class Recorded:
     """What a manifest says of an artefact. sha256: file name -> digest."""
 
     sha256: Mapping[str, str]
@@ -73,7 +73,7 @@ def verify_repository(
 def _verify_version(folder: Path, *, paint: bool) -> Iterator[Finding]:
     subject = f"{folder.parent.name}/{folder.name}"
     try:
-        artefacts = _read_artefacts(folder)
+        artefacts = read_artefacts(folder)
     except RepositoryError as exc:
         yield Finding(subject, MANIFEST_NAME, str(exc))
         return
@@ -102,7 +102,7 @@ def _verify_served(folder: Path, painter: Paint) -> Finding:
     """Which artefact is served, the server does not say: it must be as close as the loosest certificate asks."""
     subject = f"{folder.parent.name}/{folder.name}"
     try:
-        recorded = _read_artefacts(folder).values()
+        recorded = read_artefacts(folder).values()
         tolerances = [one.tolerance for artefact in recorded for one in artefact.certificates]
         if not tolerances:
             return Finding(subject, "golden pictures, as served", "it has no certificate. Export again.")
@@ -125,7 +125,8 @@ def _advise(problems: Sequence[str]) -> str | None:
     return f"{'; '.join(problems)}. Export again." if problems else None
 
 
-def _read_artefacts(folder: Path) -> Mapping[str, _Recorded]:
+def read_artefacts(folder: Path) -> Mapping[str, Recorded]:
+    """What a version's manifest says of its artefacts, by kind. Raises RepositoryError if it can't be read."""
     path = folder / MANIFEST_NAME
     try:
         if path.stat().st_size > _MAX_MANIFEST_BYTES:
@@ -135,7 +136,7 @@ def _read_artefacts(folder: Path) -> Mapping[str, _Recorded]:
         if schema != SCHEMA:
             raise RepositoryError(f"`{path}` is of schema {schema}; this version reads {SCHEMA}. Export again.")
         return {
-            kind: _Recorded(
+            kind: Recorded(
                 {name: str(file["sha256"]) for name, file in described["files"].items()},
                 tuple(read_certificate(certificate) for certificate in described["certificates"]),
             )

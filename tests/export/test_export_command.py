@@ -58,7 +58,7 @@ def test_the_command_publishes_a_version_with_its_manifest(
     }
     (certificate,) = artefact["certificates"]
     assert certificate["precision"] == "fp32"
-    assert certificate["tolerance"] == {"max_levels": 1, "mean_levels": 0.01}
+    assert certificate["tolerance"] == {"max_levels": 1, "mean_levels": 0.05}
     assert [batch["batch_size"] for batch in certificate["batches"]] == [1, 2, 5]
     assert all(batch["max_levels"] <= 1 for batch in certificate["batches"])
     assert str(small_checkpoint.parent) not in (version / "manifest.json").read_text()

@@ -166,5 +166,5 @@ def test_a_tensor_of_another_shape_is_named_with_both_shapes() -> None:
 
 
 def test_a_family_that_does_not_exist_is_refused_with_those_that_do() -> None:
-    with pytest.raises(OptionInvalid, match="junyanz_unet, renderx_unet"):
+    with pytest.raises(OptionInvalid, match="junyanz_unet, junyanz_resnet"):
         find_family(Weights({}), name="dcgan")

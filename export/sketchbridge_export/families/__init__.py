@@ -6,7 +6,17 @@ To add one, write its file with a FAMILY record and put it into the table.
 from __future__ import annotations
 
 from sketchbridge_export.errors import FamilyUnknown, OptionInvalid
-from sketchbridge_export.families import junyanz_unet, renderx_unet
+from sketchbridge_export.families import (
+    aladdin_unet,
+    eriklindernoren_unet,
+    fastai_unet,
+    junyanz_resnet,
+    junyanz_unet,
+    pix2pixhd,
+    renderx_unet,
+    sequential,
+    smp_unet,
+)
 from sketchbridge_export.families.family import (
     ACTIVATIONS,
     BYTE_RANGE,
@@ -30,7 +40,20 @@ from sketchbridge_export.families.family import (
     Weights,
 )
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (junyanz_unet.FAMILY, renderx_unet.FAMILY)}
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        junyanz_unet.FAMILY,
+        junyanz_resnet.FAMILY,
+        pix2pixhd.FAMILY,
+        aladdin_unet.FAMILY,
+        eriklindernoren_unet.FAMILY,
+        renderx_unet.FAMILY,
+        sequential.FAMILY,
+        smp_unet.FAMILY,
+        fastai_unet.FAMILY,
+    )
+}
 
 __all__ = [
     "ACTIVATIONS",
@@ -77,4 +100,10 @@ def find_family(weights: Weights, *, name: str | None = None) -> Family:
             "Say which one with --family."
         )
     reasons = "; ".join(f"{family}: {answer.why}" for family, answer in answers.items())
-    raise FamilyUnknown(f"The checkpoint holds {len(weights.shapes)} tensors that no known generator has. {reasons}.")
+    from sketchbridge_export.lookalikes import looks_like  # noqa: PLC0415 - it takes its types from here
+
+    looks = looks_like(weights)
+    seems = "" if looks is None else f" {looks}"
+    raise FamilyUnknown(
+        f"The checkpoint holds {len(weights.shapes)} tensors that no known generator has.{seems} {reasons}."
+    )

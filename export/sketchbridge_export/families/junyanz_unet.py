@@ -20,7 +20,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sketchbridge_export.errors import OptionInvalid
 from sketchbridge_export.families.family import (
     TANH_CONVENTION,
     Choices,
@@ -29,34 +28,31 @@ from sketchbridge_export.families.family import (
     NormMode,
     Recognition,
     Shapes,
-    State,
     Weights,
 )
 from sketchbridge_export.families.layers import (
     FixedDropout,
     NormalisedConvolution,
+    NormKind,
     StructureMismatch,
-    build_norm,
+    build_convolution,
+    build_transposed,
     choose_activation,
     choose_fixed_size,
+    choose_norm,
     convolution_tensor_names,
-    convolution_weights,
-    norm_keys,
+    dropout_state,
     norm_tensor_names,
+    normalised,
+    read_norm_kind,
     require_nothing_else,
     require_shape,
+    require_torch,
 )
 
 _DEFAULT_NORM: NormMode = "instance"
 _LEVELS_WITHOUT_DROPOUT = 4  # the outermost ones
 _FEWEST_DOWNS, _MOST_DOWNS = 5, 10  # the reference can't build fewer; 10 paint 1024 x 1024 pixels
-_KINDS = {
-    frozenset(("weight", "bias", "running_mean", "running_var")): "batch",
-    frozenset(("weight", "bias")): "instance, affine",
-    frozenset(
-        ("running_mean", "running_var")
-    ): "instance",  # left over from PyTorch before 0.4; the reference drops them
-}
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ class _Structure:
     input_channels: int
     output_channels: int
     widths: tuple[int, ...]
-    norm_kind: str
+    norm_kind: NormKind
 
 
 class SkipUNet(nn.Module):
@@ -106,6 +102,7 @@ class SkipUNet(nn.Module):
 def recognise(weights: Weights) -> Recognition:
     """Whether names and shapes are such a U-Net's, every one of them."""
     try:
+        require_torch(weights)
         found = _read_structure(weights.shapes)
     except StructureMismatch as exc:
         return Recognition(matches=False, why=str(exc))
@@ -118,22 +115,16 @@ def rebuild(weights: Weights, choices: Choices) -> Generator:
     """The network with these weights; see Family.rebuild."""
     found = _read_structure(weights.shapes)
     state = weights.tensors
-    mode = _norm_mode(found.norm_kind, choices.norm)
+    mode = choose_norm(found.norm_kind, choices.norm, default=_DEFAULT_NORM)
     native_size = choose_fixed_size(choices, 2 ** len(found.levels))
     choose_activation(choices, "tanh")
     downs: list[NormalisedConvolution] = []
     ups: list[NormalisedConvolution] = []
     for level in found.levels:
-        own = convolution_weights(state, level.down)
-        shape = own["weight"].shape
-        down = nn.Conv2d(shape[1], shape[0], 4, stride=2, padding=1, bias="bias" in own)
-        down.load_state_dict(own)
-        downs.append(NormalisedConvolution(down, _norm(state, level.down_norm, shape[0], mode)))
-        own = convolution_weights(state, level.up)
-        shape = own["weight"].shape
-        up = nn.ConvTranspose2d(shape[0], shape[1], 4, stride=2, padding=1, bias="bias" in own)
-        up.load_state_dict(own)
-        ups.append(NormalisedConvolution(up, _norm(state, level.up_norm, shape[1], mode)))
+        down = build_convolution(state, level.down, stride=2, padding=1)
+        downs.append(normalised(state, down, level.down_norm, mode))
+        up = build_transposed(state, level.up)
+        ups.append(normalised(state, up, level.up_norm, mode))
     drops = _drops(found, choices.dropout_seed)
     return Generator(
         module=SkipUNet(downs, ups, drops).eval().requires_grad_(requires_grad=False),
@@ -147,7 +138,7 @@ def rebuild(weights: Weights, choices: Choices) -> Generator:
             "widths": list(found.widths),
             "norm_kind": found.norm_kind,
         },
-        dropout="off" if choices.dropout_seed is None else f"seed {choices.dropout_seed}",
+        dropout=dropout_state(choices),
     )
 
 
@@ -159,29 +150,6 @@ def _drops(found: _Structure, seed: int | None) -> list[nn.Module]:
             side = 2 ** (len(found.levels) - index)
             drops[index] = FixedDropout((found.widths[index - 1], side, side), rate=0.5, seed=seed, layer=index)
     return drops
-
-
-def _norm(state: State, prefix: str | None, channels: int, mode: NormMode | None) -> nn.Module:
-    if prefix is None or mode is None:
-        return nn.Identity()
-    return build_norm(state, prefix, channels, mode)
-
-
-def _norm_mode(kind: str, wanted: NormMode | None) -> NormMode | None:
-    if kind == "none":
-        if wanted is not None:
-            raise OptionInvalid(
-                f"norm is {wanted!r}, but the checkpoint was trained without normalisation. Leave it out."
-            )
-        return None
-    if kind == "batch":
-        return wanted or _DEFAULT_NORM
-    if wanted == "running":
-        raise OptionInvalid(
-            f"norm is 'running', but the checkpoint's normalisation is of kind {kind!r}: it has no running statistics "
-            "to use. Leave it out, or pass 'instance'."
-        )
-    return "instance"
 
 
 def _read_structure(shapes: Shapes) -> _Structure:
@@ -224,19 +192,12 @@ def _read_levels(shapes: Shapes) -> tuple[_Level, ...]:
     return tuple(levels)
 
 
-def _read_norm_kind(shapes: Shapes, levels: Sequence[_Level]) -> str:
+def _read_norm_kind(shapes: Shapes, levels: Sequence[_Level]) -> NormKind:
     prefixes = [prefix for level in levels for prefix in (level.down_norm, level.up_norm) if prefix is not None]
-    found = {norm_keys(shapes, prefix) for prefix in prefixes}
-    if len(found) > 1:
-        raise StructureMismatch(f"its normalisations differ: {sorted(map(sorted, found))}")
-    stored = next(iter(found))
-    if not stored:
-        # Nothing stored is either instance normalisation without parameters or none at all. The reference gives its
-        # convolutions a bias in the first case only.
-        return "instance" if f"{levels[1].down}.bias" in shapes else "none"
-    if stored not in _KINDS:
-        raise StructureMismatch(f"its normalisations hold {sorted(stored)}, which no kind of normalisation does")
-    return _KINDS[stored]
+    # Nothing stored is either instance normalisation without parameters or none at all. The reference gives its
+    # convolutions a bias in the first case only.
+    biased = f"{levels[1].down}.bias" in shapes
+    return read_norm_kind(shapes, prefixes, if_nothing_stored="instance" if biased else "none")
 
 
 FAMILY = Family(
