@@ -180,16 +180,16 @@ def measure_cpu(
     """Processor milliseconds a picture, by process: what serving costs whatever else the machine is doing."""
     processes = {"caller (SDK)": os.getpid(), "tritonserver": server.process_id}
     processes |= {instance: pid for pid, instance in find_stubs(server.process_id).items()}
-    before = {name: _cpu_s(pid) for name, pid in processes.items()}
+    before = {name: cpu_s(pid) for name, pid in processes.items()}
     run_round(served, pictures, callers=callers, calls=calls)
-    used = {name: _cpu_s(pid) - before[name] for name, pid in processes.items()}
+    used = {name: cpu_s(pid) - before[name] for name, pid in processes.items()}
     began = time.process_time()
     run_round(in_process, pictures, callers=callers, calls=calls)
     used["in process, all together"] = time.process_time() - began
     return {name: 1000 * seconds / calls for name, seconds in used.items() if seconds > 0}
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
     """User and system time of a process so far (proc_pid_stat(5), fields 14 and 15)."""
     after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")

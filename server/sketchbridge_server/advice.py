@@ -39,7 +39,7 @@ _ADVICE: tuple[tuple[str, str], ...] = (
         "Its folder needs a version folder such as `1/` with the model's files in it.",
     ),
     (
-        r"\.onnx\b.*(?:does not exist|doesn't exist|No such file)",
+        r"\.(?:onnx|xml|bin)\b.*(?:does not exist|doesn't exist|No such file)",
         "The version folder lacks the model's file; export it again.",
     ),
     (

@@ -152,12 +152,14 @@ def command_line(
     backend_directory: Path,
     shared_memory_prefix: str,
     has_gpu_backends: bool,
+    version_compatible_plans: bool = False,
 ) -> list[str]:
     """The command that starts Triton with these settings.
 
     shared_memory_prefix: how the names of this server's regions in /dev/shm start, so that what a killed stub leaves
         there can be told from other servers' and removed.
     has_gpu_backends: False where this Triton can use no GPU; pinned memory and GPU metrics would only log errors there.
+    version_compatible_plans: True lets TensorRT run the host code that plans for later versions carry.
     """
     key = secrets.token_urlsafe(24)
     arguments = {
@@ -188,4 +190,5 @@ def command_line(
         "--metrics-config=counter_latencies=true",
         "--metrics-config=summary_latencies=false",
         f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix}",
+        *(["--backend-config=tensorrt,version-compatible=true"] if version_compatible_plans else []),
     ]

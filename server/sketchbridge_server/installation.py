@@ -21,7 +21,6 @@ from sketchbridge_server.errors import TritonNotFound
 PROGRAM = "tritonserver"
 WHEEL = "nvidia-pytriton"
 STUB = "triton_python_backend_stub"
-NATIVE_ONNX_RUNTIME = Path("onnxruntime", "libtriton_onnxruntime.so")
 INSTALL_ADVICE = "Install it with `pip install 'sketchbridge[serve]'`, or use the image nvcr.io/nvidia/tritonserver."
 SHELL_NOT_LOADABLE = 127
 
@@ -43,10 +42,10 @@ class Installation:
     libraries: tuple[Path, ...]
     description: str
 
-    @property
-    def has_native_onnx_runtime(self) -> bool:
-        """Whether ONNX models run in Triton's own backend, so that ours must stay out of its way."""
-        return (self.backends / NATIVE_ONNX_RUNTIME).is_file()
+    def brings(self, backend: str) -> bool:
+        """Whether this Triton has a backend of that name itself, so that ours must stay out of its way."""
+        folder = self.backends / backend
+        return (folder / f"libtriton_{backend}.so").is_file() or (folder / "model.py").is_file()
 
     @property
     def has_gpu_backends(self) -> bool:

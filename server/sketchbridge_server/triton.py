@@ -30,6 +30,7 @@ from sketchbridge_server.errors import (
 from sketchbridge_server.health import READY, is_model_ready, repository_index, served_models
 from sketchbridge_server.installation import Installation, find_installation, library_path
 from sketchbridge_server.log import LogReader, open_log
+from sketchbridge_server.plans import check_plans
 from sketchbridge_server.ports import reserve_endpoints
 from sketchbridge_server.stubs import dead_stubs, find_stubs
 
@@ -114,17 +115,23 @@ class TritonServer:
     def start(self) -> None:
         """Start the process and come back at once; the models still load then.
 
-        Raises InvalidConfiguration, TritonNotFound or PortUnavailable before anything is started.
+        Raises InvalidConfiguration, TritonNotFound, PortUnavailable, or ModelLoadFailed for TensorRT plans that are for
+        other machines, before anything is started.
         """
         if self._running is not None:
             raise ServeError(f"this server runs already, as process {self._running.process.pid}; stop it first")
         check_repositories(self.config.repositories)
         installation = self._installation or find_installation()
+        version_compatible_plans = self.config.model_config_name is not None and check_plans(
+            self.config.repositories, config_name=self.config.model_config_name, backends=installation.backends
+        )
         endpoints = reserve_endpoints(self.config)
         log_file = open_log(self.config.log_path) if self.config.log_path else None
         folder = Path(tempfile.mkdtemp(prefix="sketchbridge-serve-"))
         try:
-            self._running = self._launch(installation, endpoints, folder, log_file)
+            self._running = self._launch(
+                installation, endpoints, folder, log_file, version_compatible_plans=version_compatible_plans
+            )
         except BaseException:
             if log_file is not None:
                 log_file.close()
@@ -195,7 +202,13 @@ class TritonServer:
         return ended and running.process.returncode == 0  # 1 if Triton's own patience ran out
 
     def _launch(
-        self, installation: Installation, endpoints: Endpoints, folder: Path, log_file: IO[str] | None
+        self,
+        installation: Installation,
+        endpoints: Endpoints,
+        folder: Path,
+        log_file: IO[str] | None,
+        *,
+        version_compatible_plans: bool,
     ) -> _Running:
         backends, working_folder = folder / "backends", folder / "empty"
         backends.mkdir()
@@ -209,6 +222,7 @@ class TritonServer:
             backend_directory=assemble(installation, backends),
             shared_memory_prefix=prefix,
             has_gpu_backends=installation.has_gpu_backends,
+            version_compatible_plans=version_compatible_plans,
         )
         process = subprocess.Popen(
             command,

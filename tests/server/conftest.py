@@ -8,9 +8,10 @@ import numpy as np
 import onnx
 import pytest
 import tritonclient.grpc as triton_grpc
-from onnx import TensorProto, helper
+from onnx import GraphProto, TensorProto, helper
 
 from sketchbridge_server import ServerConfig, TritonServer
+from sketchbridge_server.quiet_openvino import openvino
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,6 +91,13 @@ class RepositoryBuilder:
         onnx.save(model, version / "model.onnx")
         return self
 
+    def openvino(self, name: str, graph: GraphProto, config: str) -> RepositoryBuilder:
+        version = self.onnx(name, graph, config).folder / name / "1"
+        read = openvino.Core().read_model(version / "model.onnx")
+        openvino.save_model(read, version / "model.xml", compress_to_fp16=False)
+        (version / "model.onnx").unlink()
+        return self
+
     def ensemble(self, name: str, config: str = ENSEMBLE_CONFIG) -> RepositoryBuilder:
         self._version(name, config)
         return self
@@ -146,6 +154,31 @@ def copying_graph() -> onnx.GraphProto:
     )
 
 
+def folding_graph() -> onnx.GraphProto:
+    """`width` (N, 1) int64 -> `folded` = all widths in rows as long as the largest, which must divide N."""
+    return helper.make_graph(
+        [
+            helper.make_node("ReduceMax", ["width"], ["widest"], axes=[0], keepdims=0),
+            helper.make_node("Constant", [], ["rest"], value=helper.make_tensor("rest", TensorProto.INT64, [1], [-1])),
+            helper.make_node("Concat", ["rest", "widest"], ["shape"], axis=0),
+            helper.make_node("Reshape", ["width", "shape"], ["folded"]),
+        ],
+        "folding",
+        [tensor("width", TensorProto.INT64, "N", 1)],
+        [tensor("folded", TensorProto.INT64, "N", 1)],
+    )
+
+
+def adding_graph() -> onnx.GraphProto:
+    """`a` + `b` -> `sum`, each (N, 3) float32."""
+    return helper.make_graph(
+        [helper.make_node("Add", ["a", "b"], ["sum"])],
+        "adding",
+        [tensor("a", TensorProto.FLOAT, "N", 3), tensor("b", TensorProto.FLOAT, "N", 3)],
+        [tensor("sum", TensorProto.FLOAT, "N", 3)],
+    )
+
+
 INVERT_CONFIG = """
 backend: "onnxruntime"
 max_batch_size: 8
@@ -172,11 +205,49 @@ parameters { key: "execution_mode" value { string_value: "0" } }
 optimization { graph { level: -1 } }
 """
 
+READ_ONNX = """
+default_model_filename: "model.onnx"
+parameters { key: "PERFORMANCE_HINT" value { string_value: "LATENCY" } }
+parameters { key: "NUM_STREAMS" value { string_value: "1" } }
+parameters { key: "INFERENCE_NUM_THREADS" value { string_value: "1" } }
+parameters { key: "HINT_BF16" value { string_value: "NO" } }
+"""
+
+# With a single thread OpenVINO 2026.4 loses the error, so this takes as many as there are.
+FOLD_CONFIG = """
+backend: "openvino"
+max_batch_size: 8
+input { name: "width" data_type: TYPE_INT64 dims: [1] }
+output { name: "folded" data_type: TYPE_INT64 dims: [1] }
+instance_group { kind: KIND_CPU count: 1 }
+dynamic_batching { max_queue_delay_microseconds: 60000000 preferred_batch_size: [4] }
+"""
+
+# The configuration lets any width through, the graph only three.
+ADD_CONFIG = """
+backend: "openvino"
+max_batch_size: 8
+input { name: "a" data_type: TYPE_FP32 dims: [-1] }
+input { name: "b" data_type: TYPE_FP32 dims: [-1] }
+output { name: "sum" data_type: TYPE_FP32 dims: [-1] }
+instance_group { kind: KIND_CPU count: 1 }
+"""
+
+COMPLETED_CONFIG = """
+backend: "openvino"
+max_batch_size: 8
+instance_group { kind: KIND_CPU count: 1 }
+"""
+
 COPY_CONFIG = """
 backend: "onnxruntime"
 max_batch_size: 8
 instance_group { kind: KIND_CPU count: 1 }
 """
+
+
+def for_openvino(config: str) -> str:
+    return config.replace('"onnxruntime"', '"openvino"')
 
 
 @pytest.fixture
@@ -196,6 +267,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     builder.onnx("invert_seven", inverting_graph(), INVERT_SEVEN_CONFIG)
     builder.onnx("lookup", lookup_graph(), LOOKUP_CONFIG)
     builder.onnx("copy", copying_graph(), COPY_CONFIG)
+    builder.openvino("openvino_invert", inverting_graph(), for_openvino(INVERT_CONFIG))
+    builder.onnx("openvino_invert_seven", inverting_graph(), for_openvino(INVERT_SEVEN_CONFIG) + READ_ONNX)
+    builder.openvino("fold", folding_graph(), FOLD_CONFIG)
+    builder.openvino("add", adding_graph(), ADD_CONFIG)
+    builder.openvino("completed", inverting_graph(), COMPLETED_CONFIG)
     with TritonServer(local_config(builder.folder)) as server:
         yield server
 
@@ -229,7 +305,7 @@ def make_config() -> Callable[..., ServerConfig]:
 @pytest.fixture(scope="session")
 def request_input() -> Callable[[str, np.ndarray[Any, Any]], triton_grpc.InferInput]:
     """Makes a gRPC input of an array."""
-    types = {"uint8": "UINT8", "int64": "INT64", "object": "BYTES"}
+    types = {"uint8": "UINT8", "int64": "INT64", "float32": "FP32", "object": "BYTES"}
 
     def build(name: str, array: np.ndarray[Any, Any]) -> triton_grpc.InferInput:
         item = triton_grpc.InferInput(name, list(array.shape), types[array.dtype.name])

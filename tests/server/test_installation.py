@@ -32,10 +32,10 @@ def test_the_wheels_triton_is_found_without_importing_it() -> None:
     assert "pytriton" not in sys.modules
 
 
-def test_a_triton_on_the_path_comes_first_and_keeps_its_own_onnx_runtime(
+def test_a_triton_on_the_path_comes_first_and_keeps_its_own_backends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = native_triton(tmp_path, "python", "onnxruntime")
+    program = native_triton(tmp_path, "python", "onnxruntime", "openvino")
     monkeypatch.setenv("PATH", str(program.parent))
     installation = find_installation()
     assert installation.program == program
@@ -50,6 +50,15 @@ def test_a_triton_without_onnx_runtime_gets_ours_beside_its_own_backends(tmp_pat
     assert assemble(installation, folder) == folder
     assert {entry.name for entry in folder.iterdir()} >= {"python", "tensorrt", "onnxruntime"}
     assert (folder / "onnxruntime" / "model.py").is_file()
+
+
+def test_only_the_backends_that_a_triton_lacks_are_ours(tmp_path: Path) -> None:
+    installation = native_installation(native_triton(tmp_path, "python", "onnxruntime"))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert assemble(installation, folder) == folder
+    assert (folder / "onnxruntime").resolve() == tmp_path / "backends" / "onnxruntime"
+    assert (folder / "openvino" / "model.py").is_file()
 
 
 def test_a_triton_without_the_python_backend_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The drop-in ONNX Runtime backend, inside a real Triton."""
+"""The drop-in ONNX Runtime backend, inside a real Triton; what it shares is in test_drop_in_backends.py."""
 
 from __future__ import annotations
 
@@ -23,36 +23,6 @@ def executions(client: triton_grpc.InferenceServerClient, model: str) -> int:
     return int(client.get_inference_statistics(model, as_json=True)["model_stats"][0].get("execution_count", 0))
 
 
-def test_one_request_gets_what_the_graph_computes(client: Any, request_input: Callable[..., Any]) -> None:
-    sketch = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
-    answer = client.infer("invert", [request_input("sketch", sketch)])
-    np.testing.assert_array_equal(answer.as_numpy("photo"), 255 - sketch)
-    assert answer.as_numpy("lowest").tolist() == [[250]]
-
-
-def test_only_the_requested_output_comes_back(client: Any, request_input: Callable[..., Any]) -> None:
-    sketch = np.zeros((2, 2, 3), np.uint8)
-    answer = client.infer(
-        "invert", [request_input("sketch", sketch)], outputs=[triton_grpc.InferRequestedOutput("lowest")]
-    )
-    assert answer.as_numpy("photo") is None
-    assert answer.as_numpy("lowest").tolist() == [[255], [255]]
-
-
-def test_concurrent_requests_of_different_sizes_are_batched_and_each_gets_its_own(
-    client: Any, request_input: Callable[..., Any]
-) -> None:
-    sketches = [np.full((1 + number % 2, 2, 3), number * 10, np.uint8) for number in range(5)]
-    before = executions(client, "invert_seven")
-    with ThreadPoolExecutor(len(sketches)) as pool:
-        photos = pool.map(
-            lambda sketch: client.infer("invert_seven", [request_input("sketch", sketch)]).as_numpy("photo"), sketches
-        )
-        for sketch, photo in zip(sketches, photos, strict=True):
-            np.testing.assert_array_equal(photo, 255 - sketch)
-    assert executions(client, "invert_seven") - before == 1
-
-
 def test_a_request_that_breaks_the_batch_fails_alone_as_the_callers_fault(
     client: Any, request_input: Callable[..., Any]
 ) -> None:
@@ -71,12 +41,6 @@ def test_a_request_that_breaks_the_batch_fails_alone_as_the_callers_fault(
     assert isinstance(answers[2], InferenceServerException)
     assert answers[2].status() == "StatusCode.INVALID_ARGUMENT"
     assert "out of data bounds" in answers[2].message()
-
-
-def test_a_wrong_shape_is_an_invalid_argument(client: Any, request_input: Callable[..., Any]) -> None:
-    with pytest.raises(InferenceServerException) as caught:
-        client.infer("invert", [request_input("sketch", np.zeros((1, 3, 2), np.uint8))])
-    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
 def test_bytes_go_in_and_out_as_text(client: Any, request_input: Callable[..., Any]) -> None:

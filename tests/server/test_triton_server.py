@@ -60,11 +60,16 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def test_every_model_is_listed_with_its_role(served: TritonServer) -> None:
     roles = {model.name: model.role for model in served.wait_until_ready()}
     assert roles == {
+        "add": Role.GENERATOR,
+        "completed": Role.GENERATOR,
         "copy": Role.GENERATOR,
         "echo": Role.BUILDING_BLOCK,
         "invert": Role.GENERATOR,
         "invert_seven": Role.GENERATOR,
+        "fold": Role.GENERATOR,
         "lookup": Role.GENERATOR,
+        "openvino_invert": Role.GENERATOR,
+        "openvino_invert_seven": Role.GENERATOR,
         "shoes": Role.ENSEMBLE,
     }
 
