@@ -25,6 +25,10 @@ FAMILY_NAMES = (
     "sequential",
     "smp_unet",
     "fastai_unet",
+    "keras_model",
+    "keras_tutorial_unet",
+    "keras_brownlee_unet",
+    "keras_pooling_unet",
 )
 ARTEFACT_KINDS = ("onnx",)
 VALUE_RANGE_NAMES = ("tanh", "unit", "imagenet", "byte")

@@ -62,9 +62,9 @@ def write_onnx(interface: GeneratorInterface, path: Path, *, weights: Weights = 
     if program is None:
         raise AssertionError("torch.onnx.export returned no program")
     model = program.model_proto
-    _strip_traces(model)
+    strip_traces(model)
     if weights == "fp16":
-        _halve_weights(model)
+        halve_weights(model)
     onnx.checker.check_model(model, full_check=True)  # infers every shape again and compares
     try:
         onnx.save_model(model, path)
@@ -88,7 +88,7 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _strip_traces(model: onnx.ModelProto) -> None:
+def strip_traces(model: onnx.ModelProto) -> None:
     """Remove the exporter's notes: stack traces with this machine's paths, half the text of the file."""
     del model.metadata_props[:]
     model.doc_string = ""
@@ -100,7 +100,8 @@ def _strip_traces(model: onnx.ModelProto) -> None:
         del value.metadata_props[:]
 
 
-def _halve_weights(model: onnx.ModelProto) -> None:
+def halve_weights(model: onnx.ModelProto) -> None:
+    """Store large float32 weights as float16, in place. Raises OptionInvalid if one is too large for it."""
     casts = []
     for tensor in model.graph.initializer:
         if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < _SMALLEST_HALVED:

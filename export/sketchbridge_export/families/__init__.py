@@ -12,6 +12,10 @@ from sketchbridge_export.families import (
     fastai_unet,
     junyanz_resnet,
     junyanz_unet,
+    keras_brownlee_unet,
+    keras_model,
+    keras_pooling_unet,
+    keras_tutorial_unet,
     pix2pixhd,
     renderx_unet,
     sequential,
@@ -52,6 +56,10 @@ FAMILIES: dict[str, Family] = {
         sequential.FAMILY,
         smp_unet.FAMILY,
         fastai_unet.FAMILY,
+        keras_model.FAMILY,
+        keras_tutorial_unet.FAMILY,
+        keras_brownlee_unet.FAMILY,
+        keras_pooling_unet.FAMILY,
     )
 }
 
