@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from sketchbridge_export.errors import (
+    BuildFailed,
     CheckpointInvalid,
     ExportError,
     FamilyUnknown,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FAMILIES",
+    "BuildFailed",
     "Checkpoint",
     "CheckpointInvalid",
     "ExportError",

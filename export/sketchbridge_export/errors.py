@@ -4,6 +4,7 @@ ExportError
   OptionInvalid       the call is wrong: a name, norm, precision or folder that can't be used; fix the call
   CheckpointInvalid   the file is not a checkpoint that can be read safely; get or save another file
   FamilyUnknown       the checkpoint is readable, but no family (or more than one) explains its weights
+  BuildFailed         a plan can't be built or run here: a library or a GPU is missing, or does not take the graph
   ParityFailed        the artefact was made and does not paint what the checkpoint paints; nothing was published
   RepositoryError     the model repository can't be written, or holds something else under that name
 """
@@ -25,6 +26,10 @@ class CheckpointInvalid(ExportError):
 
 class FamilyUnknown(ExportError):
     """No family, or more than one, recognises the weights."""
+
+
+class BuildFailed(ExportError):
+    """A TensorRT library is missing, finds no GPU, or can't build or run the plan."""
 
 
 class ParityFailed(ExportError):

@@ -14,6 +14,7 @@ from sketchbridge_preprocess import INTERFACE_SIDE_PX, PreprocessError, RequestO
 MAX_PICTURES = 32  # each is painted four times; a comparison is to take seconds
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _TEXTURES = 3
+_TEXTURES_SEED = 20
 
 Pictures = NDArray[np.uint8]
 
@@ -24,8 +25,13 @@ def shipped_pictures() -> Pictures:
     The hand-drawn sketches as the server feeds them, and three coloured textures with the falling spectrum of
     photographs, which reach values that drawings don't and tell red from blue.
     """
-    numbers = np.random.default_rng(20)
-    return np.concatenate([read_pictures(drawings()), np.stack([_texture(numbers) for _ in range(_TEXTURES)])])
+    return np.concatenate([read_pictures(drawings()), textures(_TEXTURES_SEED)])
+
+
+def textures(seed: int) -> Pictures:
+    """(3, 256, 256, 3) uint8 RGB: coloured noise with the falling spectrum of photographs, the same for one seed."""
+    numbers = np.random.default_rng(seed)
+    return np.stack([_texture(numbers) for _ in range(_TEXTURES)])
 
 
 def read_pictures(folder: Path) -> Pictures:
