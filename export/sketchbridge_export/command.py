@@ -30,7 +30,18 @@ FAMILY_NAMES = (
     "keras_brownlee_unet",
     "keras_pooling_unet",
 )
-ARTEFACT_KINDS = ("onnx",)
+ARTEFACT_KINDS = (
+    "onnx",
+    "openvino",
+    "openvino-bf16",
+    "openvino-int8",
+    "tensorrt",
+    "tensorrt-int8",
+    "tensorrt-rtx",
+    "tensorrt-rtx-int8",
+)
+SERVED_KINDS = ("onnx", "openvino", "openvino-bf16", "openvino-int8")
+HARDWARE_COMPATIBILITIES = ("none", "ampere+", "same-cc")
 VALUE_RANGE_NAMES = ("tanh", "unit", "imagenet", "byte")
 
 _DESCRIPTION = """\
@@ -45,6 +56,8 @@ examples:
   sketchbridge export latest_net_G.pth --inspect
   sketchbridge export latest_net_G.pth --name shoes
   sketchbridge export faces.pt --name faces --repository models --norm running --weights fp16
+  sketchbridge export faces.pt --name faces --artefacts openvino-int8 --serve openvino-int8 --calibration photos/
+  sketchbridge export faces.pt --name faces --artefacts tensorrt
   sketchbridge export faces.pt --name faces --repository models --pictures sketches/ --json | jq .artefacts
 
 exit status: 0 exported, 1 the export failed and nothing was published, 2 the call was wrong
@@ -54,7 +67,12 @@ exit status: 0 exported, 1 the export failed and nothing was published, 2 the ca
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the arguments, description and examples of the command."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="the generator's file")
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="the generator: a file of torch, safetensors, TorchScript, torch.export, Keras or ONNX, or a SavedModel",
+    )
     parser.add_argument("--name", help="name of the model that callers ask for, such as `shoes`")
     parser.add_argument(
         "--repository",
@@ -77,11 +95,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"kinds to make beside onnx: {', '.join(ARTEFACT_KINDS[1:])}",
     )
     artefacts.add_argument(
+        "--serve",
+        choices=SERVED_KINDS,
+        help="the artefact that config.pbtxt of a new model names, for the CPU (default: onnx)",
+    )
+    artefacts.add_argument(
         "--weights",
         choices=("fp32", "fp16"),
         default="fp32",
         help="precision the weights are stored in; fp16 halves the file and computes in FP32 all the same "
         "(default: %(default)s)",
+    )
+    artefacts.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FOLDER",
+        help="photos or drawings like those to come, which INT8 is fitted to (default: the drawings that the package "
+        "ships, a few shoes)",
+    )
+    artefacts.add_argument(
+        "--hardware-compatibility",
+        choices=HARDWARE_COMPATIBILITIES,
+        default="none",
+        help="GPUs that a TensorRT plan runs on: the kind it is built on, all of compute capability 8.0 and later, or "
+        "all of the same compute capability (default: %(default)s, the fastest)",
+    )
+    artefacts.add_argument(
+        "--version-compatible", action="store_true", help="let later versions of TensorRT load the plan too"
     )
     comparison = parser.add_argument_group("how it is compared")
     comparison.add_argument(
@@ -158,7 +198,9 @@ def _inspect(arguments: argparse.Namespace) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     if arguments.name is None:
         raise OptionInvalid("--name is missing: say what callers ask for, such as `--name shoes`, or pass --inspect.")
+    from sketchbridge_export.artefacts.tensorrt import timing_cache_folder  # noqa: PLC0415
     from sketchbridge_export.export import export_checkpoint  # noqa: PLC0415 - torch takes seconds to import
+    from sketchbridge_export.production import PlanOptions  # noqa: PLC0415
 
     report = export_checkpoint(
         arguments.checkpoint,
@@ -167,7 +209,14 @@ def _export(arguments: argparse.Namespace) -> int:
         wishes=_wishes(arguments),
         artefacts=arguments.artefacts,
         weights=arguments.weights,
+        serve=arguments.serve,
+        calibration=arguments.calibration,
         min_ssim=arguments.min_ssim,
+        plan_options=PlanOptions(
+            hardware_compatibility=arguments.hardware_compatibility,
+            version_compatible=arguments.version_compatible,
+            timing_cache=timing_cache_folder(),
+        ),
         pictures=arguments.pictures,
         evidence=arguments.evidence,
         progress=_say,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,14 @@ from sketchbridge_export.artefacts import onnx
 from sketchbridge_export.errors import OptionInvalid
 from sketchbridge_export.golden import FILE_NAME as GOLDEN_NAME
 from sketchbridge_export.golden import write_golden
+from sketchbridge_export.gpu_config import Plans
 from sketchbridge_export.manifest import FILE_NAME as MANIFEST_NAME
 from sketchbridge_export.manifest import build_manifest, file_sha256, write_manifest
-from sketchbridge_export.parity import paint_alone
 from sketchbridge_export.parity_pictures import read_pictures, shipped_pictures
-from sketchbridge_export.production import Artefact, Order, check_kinds, make_artefacts
+from sketchbridge_export.production import Artefact, Order, PlanOptions, check_kinds, make_artefacts
 from sketchbridge_export.reconstruction import Wishes, check_wishes, reconstruct
 from sketchbridge_export.repository import check_repository, publish, staging
+from sketchbridge_export.triton_config import DEFAULT_KIND
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,10 @@ def export_checkpoint(
     wishes: Wishes | None = None,
     artefacts: Sequence[str] = (),
     weights: str = "fp32",
+    serve: str | None = None,
+    calibration: Path | None = None,
     min_ssim: float | None = None,
+    plan_options: PlanOptions | None = None,
     pictures: Path | None = None,
     evidence: Path | None = None,
     progress: Callable[[str], None] = _silent,
@@ -83,10 +86,11 @@ def export_checkpoint(
     """Export the generator in `path` as the newest version of `<name>_generator` in `repository`.
 
     wishes: how the checkpoint is to be understood; None takes what it says itself, else what its family does.
-    artefacts: kinds beside ONNX, see KINDS in production.py. weights: "fp32" or "fp16", how they are stored. min_ssim:
-    what an INT8 artefact must reach; None takes the table's. pictures: a folder of pictures to compare on; None takes
-    the drawings that the package ships. evidence: the folder for a picture of the worst result if an artefact fails;
-    None is the current one. progress: called with a line a step.
+    artefacts: kinds beside ONNX, see KINDS in production.py. weights: "fp32" or "fp16", how they are stored. serve: the
+    artefact that a new model serves on the CPU; None is ONNX. calibration: a folder of photos or drawings to quantise
+    with, and pictures: one of drawings to compare on; None takes the drawings that the package ships. min_ssim: what an
+    INT8 artefact must reach; None takes the table's. plan_options: how TensorRT plans are built. evidence: the folder
+    for a picture of the worst result if an artefact fails; None is the current one. progress: called a line a step.
 
     Raises ExportError. Nothing is published unless everything succeeded.
     """
@@ -99,14 +103,15 @@ def export_checkpoint(
         raise OptionInvalid(f"min_ssim is {min_ssim}; it must be above 0 and at most 1.")
     check_wishes(wishes)
     check_kinds(artefacts)
-    check_repository(repository, name)
+    check_repository(repository, name, kinds=artefacts, serve=serve)
     shown = shipped_pictures() if pictures is None else read_pictures(pictures)
 
     progress(f"reading `{path}`")
     found = reconstruct(path, wishes)
-    generator = found.generator
-    facts = ", ".join(f"{key} {value}" for key, value in generator.facts.items())
-    progress(f"recognised {found.family.name}: {facts}; normalising with {generator.norm} statistics")
+    for note in found.source.notes:
+        progress(note)
+    facts = ", ".join(f"{key} {value}" for key, value in found.network.items())
+    progress(f"recognised {found.family}: {facts or found.title}; norm: {found.norm}, dropout: {found.dropout}")
 
     with staging(repository) as stage:
         folder = stage / "version"
@@ -114,11 +119,13 @@ def export_checkpoint(
         order = Order(
             name=name,
             folder=folder,
-            write_onnx=partial(onnx.write_onnx, found.interface, weights=weights_kind),
+            write_onnx=found.write_onnx,
             pictures=shown,
-            expected=paint_alone(found.interface, shown),
+            expected=found.paint(shown),
             weights=weights_kind,
+            calibration=calibration,
             min_ssim=min_ssim,
+            plan_options=plan_options or PlanOptions(),
             evidence=evidence or Path(),
             progress=progress,
         )
@@ -132,16 +139,34 @@ def export_checkpoint(
             for file, described in artefact["files"].items()
         }
         digests |= {file: file_sha256(folder / file) for file in (GOLDEN_NAME, MANIFEST_NAME)}
-        published = publish(folder, name=name, repository=repository, sha256=digests)
+        published = publish(
+            folder,
+            name=name,
+            repository=repository,
+            sha256=digests,
+            serve=serve or DEFAULT_KIND,
+            plans=_plans(made),
+        )
     return ExportReport(
         name=name,
         version=published.version,
         path=published.path,
         added=published.added,
-        family=found.family.name,
-        norm=generator.norm,
-        dropout=generator.dropout,
-        facts=generator.facts,
+        family=found.family,
+        norm=found.norm,
+        dropout=found.dropout,
+        facts=found.network,
         artefacts=made,
         duration_s=time.monotonic() - began,
     )
+
+
+def _plans(artefacts: Sequence[Artefact]) -> Plans | None:
+    """What configs/gpu.pbtxt is to name: the plans that Triton can load."""
+    plan = next((artefact for artefact in artefacts if artefact.kind in ("tensorrt", "tensorrt-int8")), None)
+    if plan is None:
+        return None
+    file, details = plan.files[0].name, plan.details
+    if details["hardware_compatibility"] == "ampere+":
+        return Plans({}, portable=file, max_batch_size=details["max_batch"])
+    return Plans({details["compute_capabilities"][0]: file}, max_batch_size=details["max_batch"])

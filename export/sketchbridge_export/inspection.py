@@ -15,17 +15,19 @@ from sketchbridge_export.reconstruction import VALUE_RANGES, Wishes, reconstruct
 class Inspection:
     """What is known of a checkpoint.
 
-    why: what gave the family away. network: what was read from the weights. tensors, parameters: how many there are.
+    format: what kind of file it is. notes: what was chosen among its contents. why: what gave the family away.
+    network: what was read from the weights. parameters: how many numbers it has.
     exact, assumed: what is as in the source for sure, and what no checkpoint says. metadata: the file's own.
     """
 
     path: Path
     sha256: str
+    format: str
+    notes: tuple[str, ...]
     family: str
     title: str
     why: str
     network: Mapping[str, Any]
-    tensors: int
     parameters: int
     input_channels: int
     output_channels: int
@@ -45,11 +47,12 @@ class Inspection:
     def as_text(self) -> str:
         """Lines for a person."""
         rows = {
-            "file": f"{self.path}  (sha256 {self.sha256[:16]}...)",
+            "file": f"{self.path}: {self.format}, sha256 {self.sha256[:16]}...",
+            "chosen": " ".join(self.notes) or "-",
             "family": f"{self.family}: {self.title}",
             "because": self.why,
             "network": ", ".join(f"{key} {value}" for key, value in self.network.items()) or "-",
-            "size": f"{self.tensors} tensors, {self.parameters:,} parameters",
+            "size": f"{self.parameters:,} parameters",
             "takes": f"{self.native_size} x {self.native_size} pixels, {self.input_channels} channels, "
             f"{range_name(self.convention.input_range)} range, {self.convention.channel_order} order, "
             f"{self.convention.line_polarity.replace('-', ' ')}",
@@ -69,26 +72,26 @@ class Inspection:
 def inspect_checkpoint(path: Path, wishes: Wishes | None = None) -> Inspection:
     """Read and recognise `path`, and rebuild its network, but write nothing. Raises what `reconstruct` raises."""
     found = reconstruct(path, wishes or Wishes())
-    generator, family = found.generator, found.family
     return Inspection(
         path=path,
-        sha256=found.checkpoint.sha256,
-        family=family.name,
-        title=family.title,
-        why=found.recognition.why,
-        network=generator.facts,
-        tensors=len(found.checkpoint.weights.tensors),
-        parameters=sum(parameter.numel() for parameter in generator.module.parameters()),
-        input_channels=generator.input_channels,
-        output_channels=generator.output_channels,
-        native_size=generator.native_size,
-        norm=generator.norm,
-        dropout=generator.dropout,
+        sha256=found.source.sha256,
+        format=found.source.format,
+        notes=found.source.notes,
+        family=found.family,
+        title=found.title,
+        why=found.why,
+        network=found.network,
+        parameters=found.parameters,
+        input_channels=found.input_channels,
+        output_channels=found.output_channels,
+        native_size=found.native_size,
+        norm=found.norm,
+        dropout=found.dropout,
         convention=found.convention,
-        exact=family.exact,
-        assumed=family.assumed,
-        source=family.source,
-        metadata=found.checkpoint.metadata,
+        exact=found.exact,
+        assumed=found.assumed,
+        source=found.origin,
+        metadata=found.source.metadata,
     )
 
 

@@ -28,26 +28,28 @@ def build_manifest(found: Reconstruction, artefacts: Sequence[Artefact], picture
 
     pictures: what the artefacts were compared on.
     """
-    checkpoint, generator, convention = found.checkpoint, found.generator, found.convention
+    source = found.source
     return {
         "schema": SCHEMA,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "checkpoint": {
-            "file": checkpoint.path.name,
-            "sha256": checkpoint.sha256,
-            "metadata": dict(checkpoint.metadata),
+            "file": source.path.name,
+            "format": source.format,
+            "sha256": source.sha256,
+            "notes": list(source.notes),
+            "metadata": dict(source.metadata),
         },
-        "family": found.family.name,
-        "source": found.family.source,
+        "family": found.family,
+        "source": found.origin,
         "network": {
-            "input_channels": generator.input_channels,
-            "output_channels": generator.output_channels,
-            "native_size": generator.native_size,
-            "norm": generator.norm,
-            "dropout": generator.dropout,
-            **generator.facts,
+            "input_channels": found.input_channels,
+            "output_channels": found.output_channels,
+            "native_size": found.native_size,
+            "norm": found.norm,
+            "dropout": found.dropout,
+            **found.network,
         },
-        "interface": {"size": INTERFACE_SIDE_PX, **asdict(convention)},
+        "interface": {"size": INTERFACE_SIDE_PX, **asdict(found.convention)},
         "compared_on": {"pictures": len(pictures), "sha256": hashlib.sha256(pictures.tobytes()).hexdigest()},
         "artefacts": {artefact.kind: _describe(artefact) for artefact in artefacts},
         "tools": {"python": platform.python_version()} | {tool: _version(tool) for tool in _TOOLS},

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from onnx import load_model, save_model
+from torch import nn
+
+from sketchbridge_export.artefacts import compose, onnx
 from sketchbridge_export.errors import CheckpointInvalid, OptionInvalid
 from sketchbridge_export.families import (
     ACTIVATIONS,
@@ -14,18 +20,17 @@ from sketchbridge_export.families import (
     FAMILIES,
     IMAGENET_RANGE,
     NORM_MODES,
+    TANH_CONVENTION,
     TANH_RANGE,
     UNIT_RANGE,
     Choices,
     Convention,
-    Family,
-    Generator,
-    Recognition,
     ValueRange,
     find_family,
 )
 from sketchbridge_export.interface import GeneratorInterface
-from sketchbridge_export.sources import Checkpoint, load_checkpoint
+from sketchbridge_export.parity import Pictures, paint_alone
+from sketchbridge_export.sources import Checkpoint, ReadyNetwork, open_source
 
 VALUE_RANGES: Mapping[str, ValueRange] = {
     "tanh": TANH_RANGE,
@@ -68,48 +73,131 @@ _ALLOWED: Mapping[str, tuple[str, ...]] = {
 }
 
 
+READY = "ready"  # the family of networks that bring their own graph
+_READY_CHOICES = ("family", "norm", "dropout_seed", "activation", "size")
+
+
 @dataclass(frozen=True)
 class Reconstruction:
-    """A checkpoint understood. interface: the network with the house's interface around it, in evaluation mode."""
+    """A network that can be exported, and everything that is known of it.
 
-    checkpoint: Checkpoint
-    family: Family
-    recognition: Recognition
-    generator: Generator
+    family: a key of FAMILIES, or READY. why: what gave it away. network: what was read from the weights. norm, dropout:
+    see Generator. exact, assumed: what is as in the source for sure, and what no checkpoint says. origin: where the
+    structure comes from. write_onnx: writes model.onnx, its weights stored as asked. paint: what the checkpoint paints,
+    each picture alone, (P, 256, 256, 3) uint8 to the same.
+    """
+
+    source: Checkpoint | ReadyNetwork
+    family: str
+    title: str
+    why: str
+    network: Mapping[str, Any]
+    input_channels: int
+    output_channels: int
+    native_size: int
+    norm: str
+    dropout: str
+    parameters: int
     convention: Convention
-    interface: GeneratorInterface
+    exact: str
+    assumed: str
+    origin: str
+    write_onnx: Callable[[Path, onnx.Weights], None] = field(repr=False)
+    paint: Callable[[Pictures], Pictures] = field(repr=False)
 
 
 def reconstruct(path: Path, wishes: Wishes) -> Reconstruction:
-    """Rebuild the generator in `path`.
+    """Rebuild the generator in `path`, or take the network that it brings.
 
     Raises OptionInvalid if a wish does not exist or can't be met, CheckpointInvalid if the file can't be read or its
     metadata is wrong, FamilyUnknown if it is no generator that is known.
     """
     check_wishes(wishes)
-    checkpoint = load_checkpoint(path)
-    said = _wishes_of(checkpoint)
+    source = open_source(path, weights_first=any(getattr(wishes, key) is not None for key in _READY_CHOICES))
+    said = _wishes_of(source)
     both = Wishes(**{field.name: _first(wishes, said, field.name) for field in fields(Wishes)})
-    family = find_family(checkpoint.weights, name=both.family)
     try:
-        generator = family.rebuild(checkpoint.weights, _choices(both))
+        return _take(source, both) if isinstance(source, ReadyNetwork) else _rebuild(source, both)
     except OptionInvalid as exc:
-        if said == Wishes() or wishes.norm is not None:
+        if both == wishes:  # the file had no say
             raise
         raise CheckpointInvalid(
             f"The `sketchbridge` metadata of `{path}` does not fit its weights: {exc} Or say otherwise with an option."
         ) from exc
-    convention = _convention(generator.convention or family.convention, both)
+
+
+def _rebuild(checkpoint: Checkpoint, wishes: Wishes) -> Reconstruction:
+    family = find_family(checkpoint.weights, name=wishes.family)
+    generator = family.rebuild(checkpoint.weights, _choices(wishes))
+    convention = _convention(generator.convention or family.convention, wishes)
     interface = GeneratorInterface(generator, convention)
     interface.eval()
+
+    def write(path: Path, weights: onnx.Weights) -> None:
+        onnx.write_onnx(interface, path, weights=weights)
+
     return Reconstruction(
-        checkpoint=checkpoint,
-        family=family,
-        recognition=family.recognise(checkpoint.weights),
-        generator=generator,
+        source=checkpoint,
+        family=family.name,
+        title=family.title,
+        why=family.recognise(checkpoint.weights).why,
+        network=generator.facts,
+        input_channels=generator.input_channels,
+        output_channels=generator.output_channels,
+        native_size=generator.native_size,
+        norm=generator.norm,
+        dropout=generator.dropout,
+        parameters=sum(parameter.numel() for parameter in generator.module.parameters()),
         convention=convention,
-        interface=interface,
+        exact=family.exact,
+        assumed=family.assumed,
+        origin=family.source,
+        write_onnx=write,
+        paint=partial(paint_alone, interface),
     )
+
+
+def _take(ready: ReadyNetwork, wishes: Wishes) -> Reconstruction:
+    for key in _READY_CHOICES:
+        if getattr(wishes, key) is not None:
+            raise OptionInvalid(
+                f"{key} can't be chosen: `{ready.path}` is {ready.format} whose weights no family knows, so its own "
+                "graph is exported. Leave it out, or export the weights it was made from."
+            )
+    convention = _convention(TANH_CONVENTION, wishes)
+
+    def write(path: Path, weights: onnx.Weights) -> None:
+        compose.write_interface_onnx(ready, convention, path)
+        if weights == "fp16":
+            model = load_model(path)
+            onnx.halve_weights(model)
+            save_model(model, path)
+
+    return Reconstruction(
+        source=ready,
+        family=READY,
+        title=f"{ready.format}, passed on as it is",
+        why="the file brings the network's own graph",
+        network={},
+        input_channels=ready.input_channels,
+        output_channels=ready.output_channels,
+        native_size=ready.native_size,
+        norm="as it is",
+        dropout="as it is",
+        parameters=_count_parameters(ready),
+        convention=convention,
+        exact="the graph, as its own runtime runs it",
+        assumed="nothing: it shows uint8 pictures itself" if ready.house else "value ranges, channel order, dark lines",
+        origin=str(ready.path.name),
+        write_onnx=write,
+        paint=partial(compose.paint_reference, ready, convention),
+    )
+
+
+def _count_parameters(ready: ReadyNetwork) -> int:
+    if isinstance(ready.network, nn.Module):
+        return sum(parameter.numel() for parameter in ready.network.parameters())
+    return sum(math.prod(tensor.dims) for tensor in ready.network.graph.initializer)
 
 
 def check_wishes(wishes: Wishes) -> None:
@@ -124,29 +212,28 @@ def check_wishes(wishes: Wishes) -> None:
         raise OptionInvalid(f"size is {wishes.size}; it must be {MIN_SIZE_PX} to {MAX_SIZE_PX} pixels.")
 
 
-def _wishes_of(checkpoint: Checkpoint) -> Wishes:
+def _wishes_of(source: Checkpoint | ReadyNetwork) -> Wishes:
     """The choices that the checkpoint makes for itself; everything else in its metadata is only recorded."""
     known: dict[str, Any] = {
-        field.name: checkpoint.metadata[field.name]
+        field.name: source.metadata[field.name]
         for field in fields(Wishes)
-        if checkpoint.metadata.get(field.name) is not None
+        if source.metadata.get(field.name) is not None
     }
     for key, value in known.items():
         allowed = _ALLOWED.get(key)
         if allowed is not None and value not in allowed:
             raise CheckpointInvalid(
-                f"The `sketchbridge` metadata of `{checkpoint.path}` says {key} {value!r}; "
-                f"there are: {', '.join(allowed)}."
+                f"The `sketchbridge` metadata of `{source.path}` says {key} {value!r}; there are: {', '.join(allowed)}."
             )
         if allowed is None and (not isinstance(value, int) or isinstance(value, bool)):
             raise CheckpointInvalid(
-                f"The `sketchbridge` metadata of `{checkpoint.path}` says {key} {value!r}; it must be a whole number."
+                f"The `sketchbridge` metadata of `{source.path}` says {key} {value!r}; it must be a whole number."
             )
     said = Wishes(**known)
     try:
         check_wishes(said)
     except OptionInvalid as exc:
-        raise CheckpointInvalid(f"The `sketchbridge` metadata of `{checkpoint.path}` is wrong: {exc}") from exc
+        raise CheckpointInvalid(f"The `sketchbridge` metadata of `{source.path}` is wrong: {exc}") from exc
     return said
 
 

@@ -17,13 +17,14 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sketchbridge_export import triton_config
-from sketchbridge_export.errors import RepositoryError
+from sketchbridge_export import gpu_config, triton_config
+from sketchbridge_export.errors import OptionInvalid, RepositoryError
+from sketchbridge_export.gpu_config import Plans
 from sketchbridge_export.manifest import file_sha256
 from sketchbridge_export.shipped import building_block
 
@@ -44,11 +45,15 @@ class Published:
     added: tuple[str, ...]
 
 
-def check_repository(repository: Path, name: str) -> None:
+def check_repository(
+    repository: Path, name: str, *, kinds: Collection[str] | None = None, serve: str | None = None
+) -> None:
     """Raise what `publish` would raise before writing anything, so that it is known before the long work.
 
-    Raises OptionInvalid if the name can't be used, RepositoryError if the folder can't be read or a model of one of the
-    names is something else.
+    kinds: the artefacts that the new version will have beside ONNX; None leaves out what depends on them. serve: the
+    one that config.pbtxt is to name; None is for whichever it names, ONNX in a new one.
+    Raises OptionInvalid if the name can't be used or `serve` is not made, RepositoryError if the folder can't be read,
+    if a model of one of the names is something else, or if its configurations name what the new version won't have.
     """
     triton_config.check_name(name)
     generator = triton_config.generator_name(name)
@@ -58,6 +63,8 @@ def check_repository(repository: Path, name: str) -> None:
         _check_claim(repository, generator, 'name: "sketch"')
         for ensemble in (name, triton_config.roundtrip_name(name)):
             _check_claim(repository, ensemble, f'model_name: "{generator}"')
+        if kinds is not None:
+            _check_served(repository / generator, {triton_config.DEFAULT_KIND, *kinds}, serve)
     except OSError as exc:
         raise RepositoryError(f"`{exc.filename or repository}` can't be read: {exc.strerror}.") from exc
 
@@ -87,12 +94,21 @@ def staging(repository: Path) -> Iterator[Path]:
         os.close(handle)
 
 
-def publish(version_folder: Path, *, name: str, repository: Path, sha256: dict[str, str]) -> Published:
+def publish(
+    version_folder: Path,
+    *,
+    name: str,
+    repository: Path,
+    sha256: dict[str, str],
+    serve: str = triton_config.DEFAULT_KIND,
+    plans: Plans | None = None,
+) -> Published:
     """Move a finished version into the repository as the newest version of `<name>_generator`.
 
     version_folder: model.onnx and manifest.json, in the folder that `staging` gave, which is used for the rest too.
-    sha256: file name -> digest the file must still have. What is missing of config.pbtxt, ensembles and building blocks
-    is added; what is there is left alone. Raises RepositoryError; then the repository is as it was.
+    sha256: file name -> digest the file must still have. serve: the artefact that a new config.pbtxt names. plans: the
+    TensorRT plans in the version; configs/gpu.pbtxt is made to name them. What is missing of config.pbtxt, ensembles
+    and building blocks is added; what is there is left alone. Raises RepositoryError; then the repository is as it was.
     """
     check_repository(repository, name)
     try:
@@ -102,7 +118,7 @@ def publish(version_folder: Path, *, name: str, repository: Path, sha256: dict[s
                     f"`{file}` has changed on disk since it was compared. Check the disk and export again."
                 )
         with _locked(repository):
-            version, moves = _prepare(version_folder, name, repository)
+            version, moves = _prepare(version_folder, name, repository, serve, plans)
             _sync_tree(version_folder.parent)
             _move_all(moves)
             _sync(repository)
@@ -114,7 +130,9 @@ def publish(version_folder: Path, *, name: str, repository: Path, sha256: dict[s
     return Published(version, path, added)
 
 
-def _prepare(version_folder: Path, name: str, repository: Path) -> tuple[int, list[tuple[Path, Path]]]:
+def _prepare(
+    version_folder: Path, name: str, repository: Path, serve: str, plans: Plans | None
+) -> tuple[int, list[tuple[Path, Path]]]:
     """Write everything that is missing beside `version_folder`; return the version and the (from, to) renames."""
     stage = version_folder.parent
     moves: list[tuple[Path, Path]] = []
@@ -127,12 +145,16 @@ def _prepare(version_folder: Path, name: str, repository: Path) -> tuple[int, li
     if (repository / generator).exists():
         if not (repository / generator / _CONFIG).exists():
             config = stage / _CONFIG
-            config.write_text(triton_config.generator_config(name), encoding="utf-8")
+            config.write_text(triton_config.generator_config(name, serve), encoding="utf-8")
             moves.append((config, repository / generator / _CONFIG))
         moves.append((version_folder, repository / generator / str(version)))
+        if plans is not None:  # last: a Triton that reloads in between finds the plans
+            moves.append(_prepare_gpu_config(stage, name, repository / generator, plans))
     else:
         (stage / generator).mkdir()
-        (stage / generator / _CONFIG).write_text(triton_config.generator_config(name), encoding="utf-8")
+        (stage / generator / _CONFIG).write_text(triton_config.generator_config(name, serve), encoding="utf-8")
+        if plans is not None:
+            _prepare_gpu_config(stage / generator, name, None, plans)
         version_folder.rename(stage / generator / str(version))
         moves.append((stage / generator, repository / generator))
     ensembles: tuple[tuple[str, Callable[[str], str]], ...] = (
@@ -144,6 +166,22 @@ def _prepare(version_folder: Path, name: str, repository: Path) -> tuple[int, li
             _write_ensemble(stage / ensemble, config_of(name), generator)
             moves.append((stage / ensemble, repository / ensemble))
     return version, moves
+
+
+def _prepare_gpu_config(stage: Path, name: str, model: Path | None, plans: Plans) -> tuple[Path, Path]:
+    """Write configs/gpu.pbtxt into `stage`; return the rename that puts it into `model`, None being a new one."""
+    folder = stage / gpu_config.FOLDER_NAME
+    folder.mkdir()
+    staged = folder / gpu_config.FILE_NAME
+    there = None if model is None else model / gpu_config.FOLDER_NAME / gpu_config.FILE_NAME
+    if there is not None and there.exists():
+        text = gpu_config.with_plans(there.read_text(encoding="utf-8"), plans, there)
+    else:
+        text = gpu_config.gpu_config(name, plans)
+    staged.write_text(text, encoding="utf-8")
+    if there is None:
+        return folder, folder
+    return (staged, there) if there.parent.is_dir() else (folder, there.parent)
 
 
 def _copy_building_block(name: str, target: Path) -> None:
@@ -164,13 +202,51 @@ def _move_all(moves: list[tuple[Path, Path]]) -> None:
     try:
         for source, target in moves:
             done.append((source, target))
+            if target.is_file():
+                _before(source).hardlink_to(target)
             source.rename(target)
             _sync(target.parent)
     except BaseException:  # Ctrl-C as well
         for source, target in reversed(done):
-            if not source.exists() and target.exists():
+            if _before(source).exists():
+                _before(source).replace(target)
+            elif not source.exists() and target.exists():
                 target.rename(source)
         raise
+
+
+def _before(source: Path) -> Path:
+    """Where the file lies, for the time of a publication, that `source` takes the place of."""
+    return source.with_name(f"{source.name}.before")
+
+
+def _check_served(model: Path, kinds: set[str], serve: str | None) -> None:
+    """Refuse a version that lacks what the model's configurations name."""
+    if serve is not None and (serve not in kinds or serve not in triton_config.SERVED):
+        made = ", ".join(kind for kind in triton_config.SERVED if kind in kinds)
+        raise OptionInvalid(f"{serve!r} can't be served on the CPU: this export makes {made}.")
+    config = model / _CONFIG
+    if config.is_file():
+        named = triton_config.served_file(config.read_text(encoding="utf-8", errors="replace"))
+        files = {triton_config.SERVED[kind].file for kind in kinds if kind in triton_config.SERVED}
+        if named is not None and named not in files:
+            kind = next((kind for kind, served in triton_config.SERVED.items() if served.file == named), None)
+            advice = f"Pass --artefacts {kind}" if kind else "Export what it names"
+            raise RepositoryError(
+                f"`{config}` serves `{named}`, which this export does not make. {advice}, or change that file."
+            )
+        wanted = None if serve is None else triton_config.SERVED[serve]
+        if wanted is not None and wanted.file != named:
+            raise RepositoryError(
+                f"`{config}` serves `{named}` and is yours to change since the first export. To serve {serve}, write "
+                f'`backend: "{wanted.backend}"` and `default_model_filename: "{wanted.file}"` into it.'
+            )
+    plans = model / gpu_config.FOLDER_NAME / gpu_config.FILE_NAME
+    if plans.is_file() and not kinds & {"tensorrt", "tensorrt-int8"}:
+        raise RepositoryError(
+            f"`{plans}` serves TensorRT plans, and this export makes none, so GPUs could not serve the new version. "
+            "Pass --artefacts tensorrt on a machine with the GPU, or remove that file."
+        )
 
 
 def _check_claim(repository: Path, model: str, sign: str) -> None:

@@ -7,6 +7,8 @@ Source: Triton's model configuration, model_config.proto of release 2.51.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from sketchbridge_export.errors import OptionInvalid
 from sketchbridge_export.interface import INPUT_NAME, OUTPUT_NAME
@@ -17,6 +19,45 @@ BUILDING_BLOCKS = ("decode", "encode", "sketch")
 
 GENERATOR_SUFFIX = "_generator"
 _ROUNDTRIP_SUFFIX = "_roundtrip"
+
+
+_THREADS = "# 0: as many threads as there are cores. Lower it where several generators are busy at once."
+_LATENCY = "# One picture as fast as possible, on all cores. THROUGHPUT paints several at once, each more slowly."
+
+
+@dataclass(frozen=True)
+class Served:
+    """How a kind of artefact is served on the CPU.
+
+    backend: Triton's name of it. file: in the version's folder. parameters: key -> value and the comment above it.
+    """
+
+    backend: str
+    file: str
+    parameters: Mapping[str, tuple[str, str]]
+
+
+# By kind of artefact; TensorRT plans are served by configs/gpu.pbtxt.
+SERVED: Mapping[str, Served] = {
+    "onnx": Served("onnxruntime", "model.onnx", {"intra_op_thread_count": ("0", _THREADS)}),
+    "openvino": Served("openvino", "model.xml", {"PERFORMANCE_HINT": ("LATENCY", _LATENCY)}),
+    "openvino-bf16": Served(
+        "openvino",
+        "model.xml",
+        {
+            "PERFORMANCE_HINT": ("LATENCY", _LATENCY),
+            "HINT_BF16": ("YES", "# Computes in bfloat16, as was certified; NO computes in float32."),
+        },
+    ),
+    "openvino-int8": Served(
+        "openvino",
+        "model_int8.xml",
+        {"PERFORMANCE_HINT": ("LATENCY", _LATENCY)},
+    ),
+}
+DEFAULT_KIND = "onnx"
+
+_FILE_NAME = re.compile(r'^\s*default_model_filename:\s*"([^"]*)"', re.MULTILINE)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -46,15 +87,22 @@ def roundtrip_name(name: str) -> str:
     return name + _ROUNDTRIP_SUFFIX
 
 
-def generator_config(name: str) -> str:
-    """config.pbtxt of `<name>_generator`, on the CPU."""
+def served_file(config: str) -> str | None:
+    """The file that the text of a config.pbtxt names; None if it names none."""
+    found = _FILE_NAME.search(config)
+    return None if found is None else found[1]
+
+
+def generator_config(name: str, kind: str = DEFAULT_KIND) -> str:
+    """config.pbtxt of `<name>_generator`, on the CPU. kind: the artefact that is served, a key of SERVED."""
+    served = SERVED[kind]
     shape = f"[ {INTERFACE_SIDE_PX}, {INTERFACE_SIDE_PX}, 3 ]"
     return f"""\
 # The `{name}` generator: a line drawing in, a photograph out, both uint8 RGB.
 # Written once by `sketchbridge export`; later exports add versions and leave this file as you have changed it.
 name: "{generator_name(name)}"
-backend: "onnxruntime"
-default_model_filename: "model.onnx"
+backend: "{served.backend}"
+default_model_filename: "{served.file}"
 
 # Pictures painted together at most. The graph takes any batch; 8 at once took a U-Net-256 of ngf 32 about 100 MB.
 # Raise it on a GPU, together with the other steps of the ensembles.
@@ -89,12 +137,7 @@ instance_group [
   }}
 ]
 
-# 0: as many threads as there are cores. Lower it where several generators are busy at once.
-parameters {{
-  key: "intra_op_thread_count"
-  value: {{ string_value: "0" }}
-}}
-
+{"".join(_parameter(key, *value) for key, value in served.parameters.items())}
 # The first run allocates its buffers and takes longer; do it before the model counts as ready.
 model_warmup [
   {{
@@ -110,6 +153,16 @@ model_warmup [
     }}
   }}
 ]
+"""
+
+
+def _parameter(key: str, value: str, comment: str) -> str:
+    return f"""\
+{comment}
+parameters {{
+  key: "{key}"
+  value: {{ string_value: "{value}" }}
+}}
 """
 
 

@@ -17,11 +17,21 @@ from numpy.typing import NDArray
 from torch import nn
 
 import sketchbridge_export
-from sketchbridge_export.command import ARTEFACT_KINDS, FAMILY_NAMES, VALUE_RANGE_NAMES, add_arguments, run
+from sketchbridge_export.artefacts import tensorrt
+from sketchbridge_export.command import (
+    ARTEFACT_KINDS,
+    FAMILY_NAMES,
+    HARDWARE_COMPATIBILITIES,
+    SERVED_KINDS,
+    VALUE_RANGE_NAMES,
+    add_arguments,
+    run,
+)
 from sketchbridge_export.families import FAMILIES
 from sketchbridge_export.parity_pictures import shipped_pictures
 from sketchbridge_export.production import KINDS
 from sketchbridge_export.reconstruction import VALUE_RANGES
+from sketchbridge_export.triton_config import SERVED
 from tests.export.conftest import INSTANCE, Pix2PixUNet, paint, use_own_statistics
 
 
@@ -147,6 +157,8 @@ def test_the_repository_is_the_one_that_serve_takes_and_the_help_lists_the_famil
     assert set(FAMILY_NAMES) == set(FAMILIES)
     assert ARTEFACT_KINDS == KINDS
     assert tuple(VALUE_RANGES) == VALUE_RANGE_NAMES
+    assert tuple(SERVED) == SERVED_KINDS
+    assert tensorrt.HARDWARE_COMPATIBILITIES == HARDWARE_COMPATIBILITIES
 
 
 def test_inspecting_says_what_was_recognised_and_writes_nothing(
@@ -160,7 +172,7 @@ def test_inspecting_says_what_was_recognised_and_writes_nothing(
         assert words in text
     assert call(small_checkpoint, "--inspect", "--json", "--norm", "running", "--line-polarity", "light-on-dark") == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["family"], found["norm"], found["tensors"]) == ("junyanz_unet", "running", 82)
+    assert (found["family"], found["norm"], found["format"]) == ("junyanz_unet", "running", "torch.save")
     assert found["convention"]["line_polarity"] == "light-on-dark"
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -223,5 +235,5 @@ def test_every_public_name_is_there_and_every_error_has_a_place_in_the_tree() ->
     errors = [name for name in sketchbridge_export.__all__ if isinstance(getattr(sketchbridge_export, name), type)]
     tree = sys.modules["sketchbridge_export.errors"].__doc__ or ""
     exceptions = [name for name in errors if issubclass(getattr(sketchbridge_export, name), Exception)]
-    assert len(exceptions) == 6
+    assert len(exceptions) == 7
     assert all(name in tree for name in exceptions)

@@ -11,6 +11,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from sketchbridge_export.errors import OptionInvalid, RepositoryError
+from sketchbridge_export.gpu_config import Plans
 from sketchbridge_export.manifest import file_sha256
 from sketchbridge_export.repository import Published, check_repository, publish, staging
 
@@ -36,14 +37,18 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-def put(repository: Path, name: str = "shoes", content: str = "weights") -> Published:
+def put(
+    repository: Path, name: str = "shoes", content: str = "weights", *, serve: str = "onnx", plans: Plans | None = None
+) -> Published:
     with staging(repository) as stage:
         folder = stage / "version"
         folder.mkdir()
         (folder / "model.onnx").write_text(content)
         (folder / "manifest.json").write_text("{}")
         digest = file_sha256(folder / "model.onnx")
-        return publish(folder, name=name, repository=repository, sha256={"model.onnx": digest})
+        return publish(
+            folder, name=name, repository=repository, sha256={"model.onnx": digest}, serve=serve, plans=plans
+        )
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -221,3 +226,66 @@ def test_a_file_in_the_repositorys_place_and_a_bad_name_are_refused(repository: 
     (repository.parent / "file").write_text("")
     with pytest.raises(RepositoryError, match="can't be written"):
         put(repository.parent / "file")
+
+
+OLD, NEW = Plans({"9.0": "model.sm90.trt11.4.0.plan"}), Plans({"9.0": "model.sm90.trt11.5.0.plan"})
+
+
+@pytest.mark.parametrize("before", [None, OLD], ids=["a new model", "a model without and then with plans"])
+def test_plans_get_a_configuration_for_gpus_that_always_names_the_newest(
+    repository: Path, before: Plans | None
+) -> None:
+    if before is not None:
+        put(repository)
+        put(repository, plans=before)
+    put(repository, plans=NEW)
+    config = repository / "shoes_generator" / "configs" / "gpu.pbtxt"
+    parsed = text_format.Parse(config.read_text(), model_config_pb2.ModelConfig())
+    assert dict(parsed.cc_model_filenames) == NEW.by_capability
+    assert names(config.parent) == ["gpu.pbtxt"]
+    assert names(repository) == ALL
+
+
+def test_a_rename_that_fails_gives_the_old_configuration_for_gpus_back(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(repository, plans=OLD)
+    before = tree(repository)
+    rename = Path.rename
+
+    def fail_at_the_end(self: Path, target: Path) -> Path:
+        if self.name == "gpu.pbtxt":
+            rename(self, target)
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_at_the_end)
+    with pytest.raises(RepositoryError, match="No space left"):
+        put(repository, plans=NEW)
+    assert tree(repository) == before
+
+
+def test_a_new_model_serves_the_artefact_that_was_asked_for(repository: Path) -> None:
+    put(repository, serve="openvino-int8")
+    parsed = text_format.Parse(
+        (repository / "shoes_generator" / "config.pbtxt").read_text(), model_config_pb2.ModelConfig()
+    )
+    assert (parsed.backend, parsed.default_model_filename) == ("openvino", "model_int8.xml")
+
+
+def test_a_version_without_the_file_that_is_served_is_refused_before_the_work(repository: Path) -> None:
+    put(repository, serve="openvino-int8")
+    check_repository(repository, "shoes", kinds=["openvino-int8"])
+    with pytest.raises(RepositoryError, match=r"serves `model_int8\.xml`.* Pass --artefacts openvino-int8"):
+        check_repository(repository, "shoes", kinds=["openvino"])
+    with pytest.raises(RepositoryError, match=r'`backend: "openvino"` and `default_model_filename: "model\.xml"`'):
+        check_repository(repository, "shoes", kinds=["openvino", "openvino-int8"], serve="openvino")
+    with pytest.raises(OptionInvalid, match="'openvino' can't be served on the CPU: this export makes onnx"):
+        check_repository(repository, "new", kinds=["tensorrt"], serve="openvino")
+
+
+def test_a_version_without_plans_is_refused_where_gpus_serve_plans(repository: Path) -> None:
+    put(repository, plans=OLD)
+    check_repository(repository, "shoes", kinds=["tensorrt-int8"])
+    with pytest.raises(RepositoryError, match="serves TensorRT plans, and this export makes none"):
+        check_repository(repository, "shoes", kinds=["tensorrt-rtx"])

@@ -28,6 +28,21 @@ def test_the_generators_config_is_the_contract() -> None:
     assert list(config.model_warmup[0].inputs["sketch"].dims) == [256, 256, 3]
 
 
+@pytest.mark.parametrize("kind", list(triton_config.SERVED))
+def test_every_kind_that_is_served_has_a_config_that_differs_in_backend_file_and_parameters_only(kind: str) -> None:
+    usual, config = (parse(triton_config.generator_config("shoes", one)) for one in ("onnx", kind))
+    served = triton_config.SERVED[kind]
+    assert (config.backend, config.default_model_filename) == (served.backend, served.file)
+    assert {key: value.string_value for key, value in config.parameters.items()} == {
+        key: value for key, (value, _) in served.parameters.items()
+    }
+    for other in (usual, config):
+        other.ClearField("parameters")
+        other.backend = other.default_model_filename = ""
+    assert config == usual
+    assert triton_config.served_file(triton_config.generator_config("shoes", kind)) == served.file
+
+
 @pytest.mark.parametrize(
     ("config_of", "name", "source", "results", "models"),
     [
