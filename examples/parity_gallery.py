@@ -40,7 +40,7 @@ WAYS = {
 def parity(checkpoint: Path, kinds: Sequence[str], pictures: Pictures, calibration: Path | None) -> Pictures:
     """The first sheet. Exports `checkpoint` into a repository that is thrown away."""
     expected = reconstruct(checkpoint, Wishes()).paint(pictures)
-    columns = [_column("drawing", pictures, None), _column("checkpoint", expected, None)]
+    columns = [_compared("drawing", pictures, None), _compared("checkpoint", expected, None)]
     with tempfile.TemporaryDirectory() as folder:
         report = export_checkpoint(
             checkpoint,
@@ -54,28 +54,32 @@ def parity(checkpoint: Path, kinds: Sequence[str], pictures: Pictures, calibrati
             for certificate in recorded.certificates:
                 paint = painter_of(kind, report.path, certificate.precision)
                 if paint is not None:
-                    columns.append(_column(f"{kind} {certificate.precision}", paint(pictures), expected))
+                    columns.append(_compared(f"{kind} {certificate.precision}", paint(pictures), expected))
         print((report.path / MANIFEST_NAME).read_text())
     return np.concatenate(columns, axis=1)
 
 
 def inference(checkpoint: Path, pictures: Pictures) -> Pictures:
     """The second sheet."""
-    columns = [_column("drawing", pictures, None)]
+    columns = [_column("drawing", pictures)]
     for caption, wishes in WAYS.items():
-        columns.append(_column(caption, reconstruct(checkpoint, wishes).paint(pictures), None))
+        columns.append(_column(caption, reconstruct(checkpoint, wishes).paint(pictures)))
     return np.concatenate(columns, axis=1)
 
 
-def _column(caption: str, painted: Pictures, expected: Pictures | None) -> Pictures:
-    parts = [captioned(caption, painted[0]), *painted[1:]]
-    if expected is not None:
-        difference = np.abs(painted.astype(np.int16) - expected.astype(np.int16))
-        brightened = np.clip(difference[:1] * GAIN, 0, 255).astype(np.uint8)
-        parts.append(captioned(f"difference x {GAIN}, at most {difference.max()}", brightened[0]))
+def _column(caption: str, painted: Pictures) -> Pictures:
+    return np.concatenate([captioned(caption, painted[0]), *painted[1:]])
+
+
+def _compared(caption: str, painted: Pictures, expected: Pictures | None) -> Pictures:
+    """A column with the difference of its first picture below; blank where there is nothing to compare."""
+    if expected is None:
+        last = captioned("", np.full_like(painted[0], 255))
     else:
-        parts.append(captioned("", np.full_like(painted[0], 255)))
-    return np.concatenate(parts)
+        difference = np.abs(painted.astype(np.int16) - expected.astype(np.int16))
+        brightened = np.clip(difference[0] * GAIN, 0, 255).astype(np.uint8)
+        last = captioned(f"difference x {GAIN}, at most {difference.max()}", brightened)
+    return np.concatenate([_column(caption, painted), last])
 
 
 def main() -> int:
