@@ -51,10 +51,10 @@ def parity(checkpoint: Path, kinds: Sequence[str], pictures: Pictures, calibrati
             progress=lambda line: print(line, file=sys.stderr),
         )
         for kind, recorded in read_artefacts(report.path).items():
-            for certificate in recorded.certificates:
-                paint = painter_of(kind, report.path, certificate.precision)
-                if paint is not None:
-                    columns.append(_compared(f"{kind} {certificate.precision}", paint(pictures), expected))
+            precision = recorded.certificates[-1].precision
+            paint = painter_of(kind, [report.path / name for name in recorded.sha256], precision)
+            if paint is not None:
+                columns.append(_compared(f"{kind} {precision}", paint(pictures), expected))
         print((report.path / MANIFEST_NAME).read_text())
     return np.concatenate(columns, axis=1)
 

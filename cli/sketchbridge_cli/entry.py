@@ -5,15 +5,20 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
 from sketchbridge_cli.errors import CommandError, MissingExtra
 from sketchbridge_cli.exit_status import ExitStatus
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ _EXAMPLES = """examples:
   sketchbridge sketch photo.jpg --method xdog -o drawing.png
 
 `sketchbridge COMMAND --help` says more. SKETCHBRIDGE_URL names the server to use where --url does not.
-Exit status: 0 done, 1 the work failed, 2 the call was wrong, 130 interrupted."""
+Exit status: 0 done, 1 the work failed, 2 the call was wrong, 130 interrupted, 143 terminated."""
 
 
 class _CommandModule(Protocol):
@@ -61,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else list(argv)
     command = next((known for known in COMMANDS if given[:1] == [known.name]), None)
     try:
-        with _extra_named(command):
+        with _extra_named(command), _sigterm_unwinds():
             module = None if command is None else cast("_CommandModule", importlib.import_module(command.module))
             parser = _parser_for(command, module)
             arguments = parser.parse_args(given)
@@ -110,6 +115,27 @@ def _parser_for(command: Command | None, module: _CommandModule | None) -> argpa
         if known is command and module is not None:
             module.add_arguments(subparser)
     return parser
+
+
+@contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    """Let SIGTERM, which `docker stop` sends, end the command as Ctrl-C does: by way of what it has to clean up."""
+    process_id = os.getpid()
+
+    def end(_number: int, _frame: FrameType | None) -> NoReturn:
+        if os.getpid() != process_id:  # a forked worker, which has nothing of its own to clean up
+            os._exit(ExitStatus.TERMINATED)
+        sys.stderr.write("\nterminated\n")
+        raise SystemExit(ExitStatus.TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from sketchbridge_export.errors import OptionInvalid
-from sketchbridge_export.parity_pictures import Pictures, textures
+from sketchbridge_export.parity_pictures import Pictures, picture_files, textures
 from sketchbridge_export.shipped import drawings
 from sketchbridge_preprocess import (
     INTERFACE_SIDE_PX,
@@ -29,7 +29,6 @@ from sketchbridge_preprocess import (
 )
 
 MAX_FILES = 128  # each is painted for every network that is tried; for the shipped generator 9 did nearly as well
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _PAPER_LEVELS = 24  # how far paper may differ from its own level: grain, shadows, JPEG
 _PAPER_SHARE = 0.6  # of a drawing at least
 _STROKE_PX = 9  # in a picture of 256 pixels no pen is as wide
@@ -68,11 +67,7 @@ def looks_drawn(image: Image) -> bool:
 
 
 def _read(folder: Path) -> Pictures:
-    if not folder.is_dir():
-        raise OptionInvalid(f"`{folder}` is not a folder of pictures.")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
-    if not paths:
-        raise OptionInvalid(f"`{folder}` has no pictures; these are read: {', '.join(_SUFFIXES)}.")
+    paths = picture_files(folder)
     chosen = [paths[index] for index in np.linspace(0, len(paths) - 1, min(len(paths), MAX_FILES)).astype(int)]
     pictures = []
     for number, path in enumerate(chosen):

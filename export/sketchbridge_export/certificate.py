@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from sketchbridge_export.errors import ParityFailed
 from sketchbridge_export.parity import (
+    BATCH_SIZES,
     TOLERANCES,
     Comparison,
     Measurement,
@@ -20,6 +22,8 @@ from sketchbridge_export.parity import (
     out_of_tolerance,
 )
 from sketchbridge_export.parity_sheet import write_sheet
+
+_LARGEST_LEVEL = 255
 
 
 @dataclass(frozen=True)
@@ -47,18 +51,31 @@ class Certificate:
 
 
 def read_certificate(described: Mapping[str, Any]) -> Certificate:
-    """A certificate from a manifest. Raises KeyError, TypeError or ValueError if it is none.
+    """A certificate from a manifest. Raises KeyError, TypeError or ValueError if it is none that `certify` gives.
 
     Its tolerance is today's row of the table, with the similarity that the artefact's owner asked for.
     """
     precision = next((known for known in TOLERANCES if known == described["precision"]), None)
     if precision is None:
         raise ValueError(f"precision {described['precision']!r} is not known")
-    return Certificate(
-        precision=precision,
-        tolerance=tolerance_for(precision, described["tolerance"].get("min_ssim")),
-        measured_on=described["measured_on"],
-        batches=tuple(Comparison(**batch) for batch in described["batches"]),
+    min_ssim = described["tolerance"].get("min_ssim")
+    if min_ssim is not None and not 0 < min_ssim <= 1:
+        raise ValueError(f"an SSIM of {min_ssim} was asked for")
+    batches = tuple(Comparison(**batch) for batch in described["batches"])
+    if tuple(batch.batch_size for batch in batches) != BATCH_SIZES:
+        raise ValueError(f"its batches are not of {', '.join(map(str, BATCH_SIZES))} pictures")
+    for batch in batches:
+        if not _is_measured(batch):
+            raise ValueError(f"{batch} can't have been measured")
+    return Certificate(precision, tolerance_for(precision, min_ssim), str(described["measured_on"]), batches)
+
+
+def _is_measured(batch: Comparison) -> bool:
+    return (
+        batch.pictures >= 1
+        and 0 <= batch.mean_levels <= batch.max_levels <= _LARGEST_LEVEL
+        and -1 <= batch.ssim <= 1
+        and (batch.psnr_db is None or 0 <= batch.psnr_db < math.inf)
     )
 
 

@@ -167,7 +167,10 @@ def _add_wishes(group: argparse._ArgumentGroup) -> None:
         "--size", type=int, metavar="PIXELS", help="side of the picture that a fully convolutional network takes"
     )
     group.add_argument(
-        "--input-range", choices=VALUE_RANGE_NAMES, help="values of black and white that the network takes"
+        "--input-range",
+        choices=VALUE_RANGE_NAMES,
+        help="values of black and white that the network takes: tanh is -1 to 1, unit 0 to 1, byte 0 to 255, imagenet "
+        "those of ImageNet's statistics",
     )
     group.add_argument(
         "--output-range", choices=VALUE_RANGE_NAMES, help="values of black and white that the network gives"

@@ -16,10 +16,9 @@ from sketchbridge_export.gpu_config import Plans
 from sketchbridge_export.manifest import FILE_NAME as MANIFEST_NAME
 from sketchbridge_export.manifest import build_manifest, file_sha256, write_manifest
 from sketchbridge_export.parity_pictures import read_pictures, shipped_pictures
-from sketchbridge_export.production import Artefact, Order, PlanOptions, check_kinds, make_artefacts
+from sketchbridge_export.production import Artefact, Order, PlanOptions, check_kinds, check_options, make_artefacts
 from sketchbridge_export.reconstruction import Wishes, check_wishes, reconstruct
 from sketchbridge_export.repository import check_repository, publish, staging
-from sketchbridge_export.triton_config import DEFAULT_KIND
 
 
 @dataclass(frozen=True)
@@ -96,15 +95,15 @@ def export_checkpoint(
     """
     began = time.monotonic()
     wishes = wishes or Wishes()
+    plan_options = plan_options or PlanOptions()
     weights_kind = next((kind for kind in onnx.WEIGHTS if kind == weights), None)
     if weights_kind is None:
         raise OptionInvalid(f"weights is {weights!r}; there are: {', '.join(onnx.WEIGHTS)}.")
-    if min_ssim is not None and not 0 < min_ssim <= 1:
-        raise OptionInvalid(f"min_ssim is {min_ssim}; it must be above 0 and at most 1.")
     check_wishes(wishes)
     check_kinds(artefacts)
+    check_options(artefacts, calibration=calibration, min_ssim=min_ssim, plan_options=plan_options)
     check_repository(repository, name, kinds=artefacts, serve=serve)
-    shown = shipped_pictures() if pictures is None else read_pictures(pictures)
+    own = None if pictures is None else read_pictures(pictures)
 
     progress(f"reading `{path}`")
     found = reconstruct(path, wishes)
@@ -112,6 +111,7 @@ def export_checkpoint(
         progress(note)
     facts = ", ".join(f"{key} {value}" for key, value in found.network.items())
     progress(f"recognised {found.family}: {facts or found.title}; norm: {found.norm}, dropout: {found.dropout}")
+    shown = shipped_pictures() if own is None else own
 
     with staging(repository) as stage:
         folder = stage / "version"
@@ -125,7 +125,7 @@ def export_checkpoint(
             weights=weights_kind,
             calibration=calibration,
             min_ssim=min_ssim,
-            plan_options=plan_options or PlanOptions(),
+            plan_options=plan_options,
             evidence=evidence or Path(),
             progress=progress,
         )
@@ -144,7 +144,8 @@ def export_checkpoint(
             name=name,
             repository=repository,
             sha256=digests,
-            serve=serve or DEFAULT_KIND,
+            kinds=artefacts,
+            serve=serve,
             plans=_plans(made),
         )
     return ExportReport(

@@ -41,13 +41,17 @@ def read_golden(path: Path) -> tuple[Pictures, Pictures]:
     Raises RepositoryError if the file is missing, damaged or of another layout.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise RepositoryError(f"`{path}` is not a file.")
         sheet = decode(path.read_bytes())
     except OSError as exc:
         raise RepositoryError(f"`{path}` can't be read: {exc.strerror}.") from exc
     except PreprocessError as exc:
         raise RepositoryError(f"`{path}` is damaged: {exc}") from exc
     height, width, _ = sheet.shape
-    if height != _SHAPE[0] or width % _SHAPE[1]:
-        raise RepositoryError(f"`{path}` is {width} x {height} pixels; expected pairs of {_SHAPE[1]} x {_SHAPE[0]}.")
+    if height != _SHAPE[0] or width % _SHAPE[1] or width > MOST * _SHAPE[1]:
+        raise RepositoryError(
+            f"`{path}` is {width} x {height} pixels; expected up to {MOST} pairs of {_SHAPE[1]} x {_SHAPE[0]}."
+        )
     columns = np.stack(np.split(sheet, width // INTERFACE_SIDE_PX, axis=1))
     return columns[:, :INTERFACE_SIDE_PX], columns[:, INTERFACE_SIDE_PX:]

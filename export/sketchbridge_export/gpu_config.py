@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sketchbridge_export.errors import OptionInvalid, RepositoryError
 from sketchbridge_export.interface import INPUT_NAME, OUTPUT_NAME
-from sketchbridge_export.triton_config import MAX_BATCH_SIZE, generator_name
+from sketchbridge_export.triton_config import MAX_BATCH_SIZE, generator_name, read_config
 from sketchbridge_preprocess import INTERFACE_SIDE_PX
 
 FILE_NAME = "gpu.pbtxt"
@@ -23,6 +23,7 @@ _GRAPH_BATCH_SIZES = (1, 2, 4, 8)
 _QUEUE_DELAY_US = 500
 _COMPUTE_CAPABILITY = re.compile(r"\d+\.\d")
 _FILE = re.compile(r"[\w.-]+\.plan")
+_NO_PLAN = "model.plan"  # a name that no plan has
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Plans:
         """What names them in the configuration."""
         entries = sorted(self.by_capability.items(), key=lambda item: tuple(map(int, item[0].split("."))))
         by_capability = "".join(f'cc_model_filenames {{ key: "{key}" value: "{file}" }}\n' for key, file in entries)
-        return f'default_model_filename: "{self.portable or "model.plan"}"\n{by_capability}'
+        return f'default_model_filename: "{self.portable or _NO_PLAN}"\n{by_capability}'
 
 
 def with_plans(text: str, plans: Plans, path: Path) -> str:
@@ -66,6 +67,18 @@ def with_plans(text: str, plans: Plans, path: Path) -> str:
         raise RepositoryError(f"`{path}` is not laid out as export writes it. Move it away, and export again.")
     kept[places[0]] = plans.lines()
     return "".join(kept)
+
+
+def read_plans(path: Path) -> set[str]:
+    """The plans that a configs/gpu.pbtxt names. Raises RepositoryError if it can't be read."""
+    config = read_config(path)
+    portable = {config.default_model_filename} - {"", _NO_PLAN}
+    return portable | set(config.cc_model_filenames.values())
+
+
+def check_layout(path: Path) -> None:
+    """Raise RepositoryError if `with_plans` could not make a configs/gpu.pbtxt name other plans."""
+    with_plans(path.read_text(encoding="utf-8", errors="replace"), Plans({}, portable="any.plan"), path)
 
 
 def gpu_config(name: str, plans: Plans) -> str:

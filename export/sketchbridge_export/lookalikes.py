@@ -12,7 +12,7 @@ from itertools import pairwise
 from sketchbridge_export.families.family import Shapes, Weights
 
 _TAKE_GENERATOR = "pass the generator's file, such as `latest_net_G.pth`"
-_SKETCH_TO_PHOTO = "a generator that turns a sketch into a photo is needed"
+_SKETCH_TO_PHOTO = "what is needed is a generator that turns a sketch into a photo"
 
 
 def looks_like(weights: Weights) -> str | None:
@@ -110,6 +110,11 @@ def _named_discriminator(shapes: Shapes) -> str | None:
     return _any(shapes, r"(?i)^(discriminator|netD|dis|disc|critic|D)\.") if not _any(shapes, r"(?i)gen|netG") else None
 
 
+def _plain_u_net(shapes: Shapes) -> str | None:
+    """The one of milesial and its copies: their blocks fit several ways of padding, pooling and ending."""
+    return _any(shapes, r"^(module\.)?inc\.(double_conv|conv)\.") and _any(shapes, r"^(module\.)?outc\.")
+
+
 def _super_resolution(shapes: Shapes) -> str | None:
     return _any(shapes, r"(?i)\.rdb1\.conv1\.|RRDB_trunk|\.RDB1\.|^conv_up1\.|^upconv1\.|\.rcab\.|residual_group")
 
@@ -162,7 +167,7 @@ _LOOKS: tuple[tuple[Callable[[Shapes], str | None], str], ...] = (
     (_lora, "a LoRA (`{}`), which changes another network and is none itself: " + _SKETCH_TO_PHOTO),
     (_controlnet, "a ControlNet (`{}`), which steers a diffusion model: " + _SKETCH_TO_PHOTO),
     (_autoencoder, "a variational autoencoder (`{}`): " + _SKETCH_TO_PHOTO),
-    (_diffusion, "the U-Net of a diffusion model (`{}`), which paints in many steps: " + _SKETCH_TO_PHOTO + " in one"),
+    (_diffusion, "the U-Net of a diffusion model (`{}`), which paints in many steps: " + _SKETCH_TO_PHOTO + " at once"),
     (_style_gan, "a StyleGAN generator (`{}`), which paints from random numbers: " + _SKETCH_TO_PHOTO),
     (_super_resolution, "a super-resolution network (`{}`), which enlarges photos: " + _SKETCH_TO_PHOTO),
     (_detector, "an object detector (`{}`): " + _SKETCH_TO_PHOTO),
@@ -174,5 +179,7 @@ _LOOKS: tuple[tuple[Callable[[Shapes], str | None], str], ...] = (
     (_linear_first, "a GAN that paints from random numbers ({}): " + _SKETCH_TO_PHOTO),
     (_vision_transformer, "a vision transformer (`{}`): " + _SKETCH_TO_PHOTO),
     (_classifier, "{}: " + _SKETCH_TO_PHOTO),
+    (_plain_u_net, "a U-Net that labels pixels (`{}`), whose activation and range no file tells: if it paints photos, "
+                   "export it to ONNX or TorchScript with its own code, and give that"),
     (_bare_trunk, "a ResNet without its classifier (`{}`): " + _SKETCH_TO_PHOTO),
 )  # fmt: skip

@@ -50,8 +50,8 @@ Precision = Literal["fp32", "fp16-weights", "fp16", "bf16", "int8"]
 
 # The one table of what is close enough.
 TOLERANCES: dict[Precision, Tolerance] = {
-    # Measured mean: below 0.001 for U-Nets, up to 0.01 for pix2pixHD with each picture's own statistics, which ONNX
-    # Runtime sums up in float32. Allowed is five times that.
+    # Measured mean: below 0.001 for U-Nets, up to 0.013 for pix2pixHD with each picture's own statistics, which ONNX
+    # Runtime sums up in float32. Allowed is about four times that.
     "fp32": Tolerance(
         max_levels=1,
         mean_levels=0.05,
@@ -108,7 +108,7 @@ def out_of_tolerance(batches: Sequence[Comparison], tolerance: Tolerance) -> lis
         faults = []
         if _exceeds(batch.max_levels, tolerance.max_levels) or _exceeds(batch.mean_levels, tolerance.mean_levels):
             faults.append(f"off by up to {batch.max_levels} levels, {batch.mean_levels:.4f} on average")
-        if tolerance.min_ssim is not None and batch.ssim < tolerance.min_ssim:
+        if tolerance.min_ssim is not None and not batch.ssim >= tolerance.min_ssim:
             faults.append(f"SSIM {batch.ssim:.4f}")
         if faults:
             found.append(f"batch {batch.batch_size}: {', '.join(faults)}")
@@ -116,7 +116,7 @@ def out_of_tolerance(batches: Sequence[Comparison], tolerance: Tolerance) -> lis
 
 
 def _exceeds(value: float, limit: float | None) -> bool:
-    return limit is not None and value > limit
+    return limit is not None and not value <= limit  # so that what is no number exceeds it too
 
 
 def paint_with_onnx(path: Path) -> Paint:

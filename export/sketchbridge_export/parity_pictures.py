@@ -37,21 +37,30 @@ def textures(seed: int) -> Pictures:
 def read_pictures(folder: Path) -> Pictures:
     """(P, 256, 256, 3) uint8 RGB: the folder's drawings by name, redrawn as the server does; the first 32 if more.
 
-    Raises OptionInvalid if the folder has no picture or one that can't be decoded.
+    Of a single drawing the mirror image is taken too. Raises OptionInvalid if the folder has no picture or one that
+    can't be decoded.
     """
-    if not folder.is_dir():
-        raise OptionInvalid(f"`{folder}` is not a folder of pictures.")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)[:MAX_PICTURES]
-    if not paths:
-        raise OptionInvalid(f"`{folder}` has no pictures; these are read: {', '.join(_SUFFIXES)}.")
     pictures = []
-    for path in paths:
+    for path in picture_files(folder)[:MAX_PICTURES]:
         try:
             picture = sketch_for_model(path.read_bytes(), RequestOptions())
         except (PreprocessError, OSError) as exc:
             raise OptionInvalid(f"`{path}` can't be compared on: {exc}") from exc
         pictures.append(picture)
+    if len(pictures) == 1:  # or nothing would show whether pictures in a batch mix
+        pictures.append(pictures[0][:, ::-1])
     return np.stack(pictures)
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The pictures in a folder, by name. Raises OptionInvalid if there are none."""
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
+    except OSError as exc:
+        raise OptionInvalid(f"`{folder}` is not a folder of pictures: {exc.strerror}.") from exc
+    if not paths:
+        raise OptionInvalid(f"`{folder}` has no pictures; these are read: {', '.join(_SUFFIXES)}.")
+    return paths
 
 
 def _texture(numbers: np.random.Generator) -> Pictures:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -14,8 +14,9 @@ from onnx import ModelProto, load_model, save_model
 from sketchbridge_export.artefacts import int8, int8_qdq, onnx, openvino, tensorrt
 from sketchbridge_export.calibration import calibration_pictures
 from sketchbridge_export.certificate import Certificate, certify, tolerance_for
-from sketchbridge_export.errors import OptionInvalid
+from sketchbridge_export.errors import OptionInvalid, RepositoryError
 from sketchbridge_export.parity import Paint, Pictures, Precision, measure, out_of_tolerance, paint_with_onnx
+from sketchbridge_export.parity_pictures import picture_files
 
 # How many convolutions are left in float16, the first ones, until INT8 for TensorRT holds its certificate.
 _KEPT = (0, 1, 2, 4, 8)
@@ -75,7 +76,7 @@ def make_artefacts(order: Order, kinds: Sequence[str]) -> tuple[Artefact, ...]:
     BuildFailed if a plan can't be built here.
     """
     check_kinds(kinds)
-    return tuple(make(order) for kind, make in _MAKERS.items() if kind == onnx.KIND or kind in kinds)
+    return tuple(known.make(order) for kind, known in _KINDS.items() if kind == onnx.KIND or kind in kinds)
 
 
 def check_kinds(kinds: Sequence[str]) -> None:
@@ -89,23 +90,61 @@ def check_kinds(kinds: Sequence[str]) -> None:
             raise OptionInvalid(f"{' and '.join(both)} are one file in two precisions. Choose one.")
 
 
-def painter_of(kind: str, folder: Path, precision: Precision) -> Paint | None:
-    """A painter that runs an artefact in `folder`; None if this machine can't. Raises ParityFailed if it is broken.
+def check_options(
+    kinds: Collection[str], *, calibration: Path | None, min_ssim: float | None, plan_options: PlanOptions
+) -> None:
+    """Raise OptionInvalid for what is out of range, and for what is asked of artefacts that `kinds` does not make.
 
-    precision: of the certificate that it is to be held against.
+    So that it is known before the long work, and nothing that was asked for is silently left out.
+    """
+    if min_ssim is not None and not 0 < min_ssim <= 1:
+        raise OptionInvalid(f"The SSIM that INT8 must reach is {min_ssim}; it must be above 0 and at most 1.")
+    if not any(_KINDS[kind].held_to == ("int8",) for kind in kinds):
+        for option, given in (("Calibration pictures are", calibration), ("The SSIM to reach is", min_ssim)):
+            if given is not None:
+                raise OptionInvalid(f"{option} for INT8, and no INT8 artefact is made. Add one, such as openvino-int8.")
+    if calibration is not None:
+        picture_files(calibration)
+    if plan_options.hardware_compatibility != "none" or plan_options.version_compatible:
+        if not {"tensorrt", "tensorrt-int8"} & set(kinds):
+            raise OptionInvalid("Compatibility is for TensorRT plans, and none is made. Add tensorrt or tensorrt-int8.")
+        if {"tensorrt-rtx", "tensorrt-rtx-int8"} & set(kinds):
+            raise OptionInvalid("An engine of tensorrt-rtx knows no compatibility. Export it without that option.")
+    if f"{openvino.KIND}-bf16" in kinds and not openvino.computes_in("bf16"):
+        raise OptionInvalid("This processor does not compute in bf16, so what openvino-bf16 paints can't be compared.")
+
+
+def recorded_problem(kind: str, files: Collection[str], precisions: Collection[str]) -> str | None:
+    """What an artefact that `make_artefacts` made would not have, in words; None if there is nothing.
+
+    files: names in the version's folder. precisions: of its certificates.
+    """
+    if kind not in _KINDS:
+        return f"there is no artefact {kind!r}"
+    known = _KINDS[kind]
+    if (known.files and set(files) != set(known.files)) or len(files) != max(len(known.files), 1):
+        return f"{kind} has the files {sorted(files)}; expected {', '.join(known.files) or 'one plan'}"
+    if not precisions or not set(precisions) <= set(known.held_to):
+        return f"{kind} has certificates of {sorted(precisions)}; expected {' or '.join(known.held_to)}"
+    return None
+
+
+def painter_of(kind: str, files: Sequence[Path], precision: Precision) -> Paint | None:
+    """A painter that runs an artefact's files; None if this machine can't.
+
+    precision: of the certificate that it is to be held against. Raises ParityFailed if the artefact is broken, and
+    BuildFailed if it is a plan that is not for this machine's GPU or TensorRT.
     """
     if kind == onnx.KIND:
-        return paint_with_onnx(folder / onnx.FILE_NAME)
+        return paint_with_onnx(files[0])
     if kind.startswith(openvino.KIND):
         computing = _computing(precision)
-        files = openvino.INT8_FILE_NAMES if precision == "int8" else openvino.FILE_NAMES
         if not openvino.computes_in(computing):
             return None
-        return openvino.paint_with_openvino(folder / files[0], precision=computing)
+        graph = next(path for path in files if path.suffix == ".xml")
+        return openvino.paint_with_openvino(graph, precision=computing)
     builder: tensorrt.BuilderName = "tensorrt-rtx" if kind.startswith("tensorrt-rtx") else "tensorrt"
-    pattern = "model.sm*.engine" if builder == "tensorrt-rtx" else "model.sm*.plan"
-    paths = sorted(folder.glob(pattern))
-    return tensorrt.paint_with_plan(paths[0], builder=builder, version_compatible=True) if paths else None
+    return tensorrt.paint_with_plan(files[0], builder=builder, version_compatible=True)
 
 
 def _certify(order: Order, kind: str, paint: Paint, precision: Precision, measured_on: str) -> Certificate:
@@ -169,7 +208,7 @@ def _make_plan(order: Order, *, builder: tensorrt.BuilderName, precision: tensor
     kind = builder if precision == "fp16" else f"{builder}-{precision}"
     graph = order.folder.parent / f"{kind}.onnx"
     model, kept = _typed_graph(order, graph, precision)
-    save_model(model, graph)
+    _save(model, graph)
     certificates = [_certify(order, kind, paint_with_onnx(graph), precision, f"{_onnx_runtime()}, the typed graph")]
     order.progress(f"building a plan with {builder}")
     options = order.plan_options
@@ -202,7 +241,7 @@ def _typed_graph(order: Order, graph: Path, precision: tensorrt.Precision) -> tu
     for count in _KEPT:
         kept = names[:count]
         model = tensorrt.typed_graph(order.onnx_path, precision=precision, calibration=calibration, keep=kept)
-        save_model(model, graph)
+        _save(model, graph)
         found = measure(order.expected, paint_with_onnx(graph), order.pictures, batch_sizes=(1,))
         order.progress(f"with {len(kept)} convolutions in float16: SSIM {found.batches[0].ssim:.4f}")
         if not out_of_tolerance(found.batches, tolerance):
@@ -211,6 +250,13 @@ def _typed_graph(order: Order, graph: Path, precision: tensorrt.Precision) -> tu
         if len(names) <= count + 1:
             break
     return model, kept
+
+
+def _save(model: ModelProto, path: Path) -> None:
+    try:
+        save_model(model, path)
+    except OSError as exc:
+        raise RepositoryError(f"`{path}` can't be written: {exc.strerror}.") from exc
 
 
 def _stored(order: Order) -> Precision:
@@ -225,14 +271,28 @@ def _onnx_runtime() -> str:
     return f"ONNX Runtime {version('onnxruntime')} CPU"
 
 
-_MAKERS: dict[str, Callable[[Order], Artefact]] = {
-    onnx.KIND: _make_onnx,
-    openvino.KIND: partial(_make_openvino, kind=openvino.KIND, precision="fp32"),
-    f"{openvino.KIND}-bf16": partial(_make_openvino, kind=f"{openvino.KIND}-bf16", precision="bf16"),
-    f"{openvino.KIND}-int8": _make_openvino_int8,
-    "tensorrt": partial(_make_plan, builder="tensorrt", precision="fp16"),
-    "tensorrt-int8": partial(_make_plan, builder="tensorrt", precision="int8"),
-    "tensorrt-rtx": partial(_make_plan, builder="tensorrt-rtx", precision="fp16"),
-    "tensorrt-rtx-int8": partial(_make_plan, builder="tensorrt-rtx", precision="int8"),
+@dataclass(frozen=True)
+class _Kind:
+    """held_to: the rows of TOLERANCES it can have certificates of. files: () is one plan, named by what it fits."""
+
+    make: Callable[[Order], Artefact]
+    held_to: tuple[Precision, ...]
+    files: tuple[str, ...] = ()
+
+
+_AS_STORED: tuple[Precision, ...] = ("fp32", "fp16-weights")
+_KINDS: Mapping[str, _Kind] = {
+    onnx.KIND: _Kind(_make_onnx, _AS_STORED, (onnx.FILE_NAME,)),
+    openvino.KIND: _Kind(
+        partial(_make_openvino, kind=openvino.KIND, precision="fp32"), _AS_STORED, openvino.FILE_NAMES
+    ),
+    f"{openvino.KIND}-bf16": _Kind(
+        partial(_make_openvino, kind=f"{openvino.KIND}-bf16", precision="bf16"), ("bf16",), openvino.FILE_NAMES
+    ),
+    f"{openvino.KIND}-int8": _Kind(_make_openvino_int8, ("int8",), openvino.INT8_FILE_NAMES),
+    "tensorrt": _Kind(partial(_make_plan, builder="tensorrt", precision="fp16"), ("fp16",)),
+    "tensorrt-int8": _Kind(partial(_make_plan, builder="tensorrt", precision="int8"), ("int8",)),
+    "tensorrt-rtx": _Kind(partial(_make_plan, builder="tensorrt-rtx", precision="fp16"), ("fp16",)),
+    "tensorrt-rtx-int8": _Kind(partial(_make_plan, builder="tensorrt-rtx", precision="int8"), ("int8",)),
 }
-KINDS = tuple(_MAKERS)
+KINDS = tuple(_KINDS)

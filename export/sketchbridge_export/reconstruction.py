@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from onnx import load_model, save_model
 from torch import nn
 
 from sketchbridge_export.artefacts import compose, onnx
-from sketchbridge_export.errors import CheckpointInvalid, OptionInvalid
+from sketchbridge_export.errors import CheckpointInvalid, OptionInvalid, RepositoryError
 from sketchbridge_export.families import (
     ACTIVATIONS,
     BYTE_RANGE,
@@ -72,7 +73,6 @@ _ALLOWED: Mapping[str, tuple[str, ...]] = {
     "line_polarity": LINE_POLARITIES,
 }
 
-
 READY = "ready"  # the family of networks that bring their own graph
 _READY_CHOICES = ("family", "norm", "dropout_seed", "activation", "size")
 
@@ -84,7 +84,8 @@ class Reconstruction:
     family: a key of FAMILIES, or READY. why: what gave it away. network: what was read from the weights. norm, dropout:
     see Generator. exact, assumed: what is as in the source for sure, and what no checkpoint says. origin: where the
     structure comes from. write_onnx: writes model.onnx, its weights stored as asked. paint: what the checkpoint paints,
-    each picture alone, (P, 256, 256, 3) uint8 to the same.
+    each picture alone, (P, 256, 256, 3) uint8 to the same; it raises CheckpointInvalid if a rebuilt network paints no
+    numbers.
     """
 
     source: Checkpoint | ReadyNetwork
@@ -153,16 +154,33 @@ def _rebuild(checkpoint: Checkpoint, wishes: Wishes) -> Reconstruction:
         assumed=family.assumed,
         origin=family.source,
         write_onnx=write,
-        paint=partial(paint_alone, interface),
+        paint=partial(_paint_finite, interface),
     )
+
+
+def _paint_finite(interface: GeneratorInterface, pictures: Pictures) -> Pictures:
+    """As `paint_alone`. Raises CheckpointInvalid where no numbers come out, which every artefact would paint alike."""
+
+    def check(_: nn.Module, __: object, painted: torch.Tensor) -> None:
+        if not torch.isfinite(painted).all():
+            raise CheckpointInvalid(
+                "The network paints values that are no numbers: its weights are damaged, or its training diverged. "
+                "Export an earlier checkpoint."
+            )
+
+    handle = interface.network.register_forward_hook(check)
+    try:
+        return paint_alone(interface, pictures)
+    finally:
+        handle.remove()
 
 
 def _take(ready: ReadyNetwork, wishes: Wishes) -> Reconstruction:
     for key in _READY_CHOICES:
         if getattr(wishes, key) is not None:
             raise OptionInvalid(
-                f"{key} can't be chosen: `{ready.path}` is {ready.format} whose weights no family knows, so its own "
-                "graph is exported. Leave it out, or export the weights it was made from."
+                f"{key.replace('_', ' ')} can't be chosen: `{ready.path}` is {ready.format} whose weights no family "
+                "knows, so its own graph is exported. Leave it out, or export the weights it was made from."
             )
     convention = _convention(TANH_CONVENTION, wishes)
 
@@ -171,7 +189,10 @@ def _take(ready: ReadyNetwork, wishes: Wishes) -> Reconstruction:
         if weights == "fp16":
             model = load_model(path)
             onnx.halve_weights(model)
-            save_model(model, path)
+            try:
+                save_model(model, path)
+            except OSError as exc:
+                raise RepositoryError(f"`{path}` can't be written: {exc.strerror}.") from exc
 
     return Reconstruction(
         source=ready,
@@ -207,7 +228,7 @@ def check_wishes(wishes: Wishes) -> None:
         if value is not None and value not in allowed:
             raise OptionInvalid(f"{key} is {value!r}; there are: {', '.join(allowed)}.")
     if wishes.dropout_seed is not None and not 0 <= wishes.dropout_seed < 2**32:
-        raise OptionInvalid(f"dropout_seed is {wishes.dropout_seed}; it must be a whole number from 0 to {2**32 - 1}.")
+        raise OptionInvalid(f"The dropout seed is {wishes.dropout_seed}; it must be 0 to {2**32 - 1}.")
     if wishes.size is not None and not MIN_SIZE_PX <= wishes.size <= MAX_SIZE_PX:
         raise OptionInvalid(f"size is {wishes.size}; it must be {MIN_SIZE_PX} to {MAX_SIZE_PX} pixels.")
 

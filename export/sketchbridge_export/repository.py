@@ -30,8 +30,6 @@ from sketchbridge_export.shipped import building_block
 
 logger = logging.getLogger(__name__)
 
-_CONFIG = "config.pbtxt"
-
 
 @dataclass(frozen=True)
 class Published:
@@ -100,17 +98,19 @@ def publish(
     name: str,
     repository: Path,
     sha256: dict[str, str],
-    serve: str = triton_config.DEFAULT_KIND,
+    kinds: Collection[str] = (),
+    serve: str | None = None,
     plans: Plans | None = None,
 ) -> Published:
     """Move a finished version into the repository as the newest version of `<name>_generator`.
 
     version_folder: model.onnx and manifest.json, in the folder that `staging` gave, which is used for the rest too.
-    sha256: file name -> digest the file must still have. serve: the artefact that a new config.pbtxt names. plans: the
-    TensorRT plans in the version; configs/gpu.pbtxt is made to name them. What is missing of config.pbtxt, ensembles
-    and building blocks is added; what is there is left alone. Raises RepositoryError; then the repository is as it was.
+    sha256: file name -> digest the file must still have. kinds, serve: see `check_repository`. plans: the TensorRT
+    plans in the version; configs/gpu.pbtxt is made to name them. What is missing of config.pbtxt, ensembles and
+    building blocks is added; what is there is left alone. Raises what `check_repository` does, and RepositoryError;
+    then the repository is as it was.
     """
-    check_repository(repository, name)
+    triton_config.check_name(name)
     try:
         for file, digest in sha256.items():
             if file_sha256(version_folder / file) != digest:
@@ -118,7 +118,8 @@ def publish(
                     f"`{file}` has changed on disk since it was compared. Check the disk and export again."
                 )
         with _locked(repository):
-            version, moves = _prepare(version_folder, name, repository, serve, plans)
+            check_repository(repository, name, kinds=kinds, serve=serve)  # another export may have come before
+            version, moves = _prepare(version_folder, name, repository, serve or triton_config.DEFAULT_KIND, plans)
             _sync_tree(version_folder.parent)
             _move_all(moves)
             _sync(repository)
@@ -143,16 +144,18 @@ def _prepare(
     generator = triton_config.generator_name(name)
     version = _newest_version(repository / generator) + 1
     if (repository / generator).exists():
-        if not (repository / generator / _CONFIG).exists():
-            config = stage / _CONFIG
+        if not (repository / generator / triton_config.CONFIG_NAME).exists():
+            config = stage / triton_config.CONFIG_NAME
             config.write_text(triton_config.generator_config(name, serve), encoding="utf-8")
-            moves.append((config, repository / generator / _CONFIG))
+            moves.append((config, repository / generator / triton_config.CONFIG_NAME))
         moves.append((version_folder, repository / generator / str(version)))
         if plans is not None:  # last: a Triton that reloads in between finds the plans
             moves.append(_prepare_gpu_config(stage, name, repository / generator, plans))
     else:
         (stage / generator).mkdir()
-        (stage / generator / _CONFIG).write_text(triton_config.generator_config(name, serve), encoding="utf-8")
+        (stage / generator / triton_config.CONFIG_NAME).write_text(
+            triton_config.generator_config(name, serve), encoding="utf-8"
+        )
         if plans is not None:
             _prepare_gpu_config(stage / generator, name, None, plans)
         version_folder.rename(stage / generator / str(version))
@@ -191,7 +194,7 @@ def _copy_building_block(name: str, target: Path) -> None:
 
 def _write_ensemble(folder: Path, config: str, generator: str) -> None:
     (folder / "1").mkdir(parents=True)
-    (folder / _CONFIG).write_text(config, encoding="utf-8")
+    (folder / triton_config.CONFIG_NAME).write_text(config, encoding="utf-8")
     # Triton wants a version folder even for an ensemble, and Git keeps no empty ones.
     note = {"ensemble_of": generator, "artefacts": {}}
     (folder / "1" / "manifest.json").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
@@ -225,33 +228,34 @@ def _check_served(model: Path, kinds: set[str], serve: str | None) -> None:
     if serve is not None and (serve not in kinds or serve not in triton_config.SERVED):
         made = ", ".join(kind for kind in triton_config.SERVED if kind in kinds)
         raise OptionInvalid(f"{serve!r} can't be served on the CPU: this export makes {made}.")
-    config = model / _CONFIG
+    config = model / triton_config.CONFIG_NAME
     if config.is_file():
-        named = triton_config.served_file(config.read_text(encoding="utf-8", errors="replace"))
+        serving = triton_config.read_serving(config)
         files = {triton_config.SERVED[kind].file for kind in kinds if kind in triton_config.SERVED}
-        if named is not None and named not in files:
-            kind = next((kind for kind, served in triton_config.SERVED.items() if served.file == named), None)
-            advice = f"Pass --artefacts {kind}" if kind else "Export what it names"
+        if serving.file not in files or (serving.kind is not None and serving.kind not in kinds):
+            what = f"`{serving.file}`" if serving.kind is None else f"`{serving.file}` as {serving.kind}"
+            advice = "Export what it names" if serving.kind is None else f"Pass --artefacts {serving.kind}"
             raise RepositoryError(
-                f"`{config}` serves `{named}`, which this export does not make. {advice}, or change that file."
+                f"`{config}` serves {what}, which this export does not make. {advice}, or change that file."
             )
-        wanted = None if serve is None else triton_config.SERVED[serve]
-        if wanted is not None and wanted.file != named:
+        if serve is not None and serve != serving.kind:
             raise RepositoryError(
-                f"`{config}` serves `{named}` and is yours to change since the first export. To serve {serve}, write "
-                f'`backend: "{wanted.backend}"` and `default_model_filename: "{wanted.file}"` into it.'
+                f"`{config}` serves `{serving.file}` and is yours to change since the first export. To serve {serve}, "
+                f"write {triton_config.SERVED[serve].how()} into it."
             )
     plans = model / gpu_config.FOLDER_NAME / gpu_config.FILE_NAME
-    if plans.is_file() and not kinds & {"tensorrt", "tensorrt-int8"}:
-        raise RepositoryError(
-            f"`{plans}` serves TensorRT plans, and this export makes none, so GPUs could not serve the new version. "
-            "Pass --artefacts tensorrt on a machine with the GPU, or remove that file."
-        )
+    if plans.is_file():
+        if not kinds & {"tensorrt", "tensorrt-int8"}:
+            raise RepositoryError(
+                f"`{plans}` serves TensorRT plans, and this export makes none, so GPUs could not serve the new "
+                "version. Pass --artefacts tensorrt on a machine with the GPU, or remove that file."
+            )
+        gpu_config.check_layout(plans)
 
 
 def _check_claim(repository: Path, model: str, sign: str) -> None:
     """Refuse to extend a model that an export did not write; `sign` is what its config would contain."""
-    config = repository / model / _CONFIG
+    config = repository / model / triton_config.CONFIG_NAME
     if config.is_file() and sign not in config.read_text(encoding="utf-8", errors="replace"):
         raise RepositoryError(f"`{config}` belongs to another model: it has no `{sign}`. Choose another name.")
 
@@ -267,7 +271,7 @@ def _staging_parent(repository: Path) -> Path:
     outside = repository.parent
     if outside.stat().st_dev == repository.stat().st_dev and os.access(outside, os.R_OK | os.W_OK | os.X_OK):
         return outside
-    models = sorted(folder for folder in repository.iterdir() if (folder / _CONFIG).is_file())
+    models = sorted(folder for folder in repository.iterdir() if (folder / triton_config.CONFIG_NAME).is_file())
     return models[0] if models else repository  # nothing is served from a repository without models
 
 

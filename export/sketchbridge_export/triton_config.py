@@ -9,20 +9,28 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from sketchbridge_export.errors import OptionInvalid
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from sketchbridge_export.errors import OptionInvalid, RepositoryError
 from sketchbridge_export.interface import INPUT_NAME, OUTPUT_NAME
 from sketchbridge_preprocess import INTERFACE_SIDE_PX
 
 MAX_BATCH_SIZE = 8
 BUILDING_BLOCKS = ("decode", "encode", "sketch")
 
+CONFIG_NAME = "config.pbtxt"
 GENERATOR_SUFFIX = "_generator"
 _ROUNDTRIP_SUFFIX = "_roundtrip"
 
-
 _THREADS = "# 0: as many threads as there are cores. Lower it where several generators are busy at once."
 _LATENCY = "# One picture as fast as possible, on all cores. THROUGHPUT paints several at once, each more slowly."
+
+
+_BF16_HINT = "HINT_BF16"
+_PRECISION_HINT = "INFERENCE_PRECISION_HINT"  # only the embedded server's backend reads it
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,26 @@ class Served:
     file: str
     parameters: Mapping[str, tuple[str, str]]
 
+    @property
+    def computes_in(self) -> str:
+        """What OpenVINO is told to compute in; "f32" for other backends too."""
+        return "bf16" if _BF16_HINT in self.parameters else "f32"
+
+    def how(self) -> str:
+        """What a config.pbtxt says to serve it."""
+        lines = f'`backend: "{self.backend}"` and `default_model_filename: "{self.file}"`'
+        if self.backend != "openvino":
+            return lines
+        return f'{lines}, {"with" if self.computes_in == "bf16" else "without"} the parameter {_BF16_HINT} "YES",'
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What a configuration serves. kind: a key of SERVED, None if it is served in a way that export does not write."""
+
+    file: str
+    kind: str | None
+
 
 # By kind of artefact; TensorRT plans are served by configs/gpu.pbtxt.
 SERVED: Mapping[str, Served] = {
@@ -46,7 +74,7 @@ SERVED: Mapping[str, Served] = {
         "model.xml",
         {
             "PERFORMANCE_HINT": ("LATENCY", _LATENCY),
-            "HINT_BF16": ("YES", "# Computes in bfloat16, as was certified; NO computes in float32."),
+            _BF16_HINT: ("YES", "# Computes in bfloat16, as was certified."),
         },
     ),
     "openvino-int8": Served(
@@ -56,8 +84,8 @@ SERVED: Mapping[str, Served] = {
     ),
 }
 DEFAULT_KIND = "onnx"
+_USUAL_FILES = {"onnxruntime": "model.onnx", "openvino": "model.xml"}  # where a configuration names none
 
-_FILE_NAME = re.compile(r'^\s*default_model_filename:\s*"([^"]*)"', re.MULTILINE)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -87,10 +115,30 @@ def roundtrip_name(name: str) -> str:
     return name + _ROUNDTRIP_SUFFIX
 
 
-def served_file(config: str) -> str | None:
-    """The file that the text of a config.pbtxt names; None if it names none."""
-    found = _FILE_NAME.search(config)
-    return None if found is None else found[1]
+def read_serving(path: Path) -> Serving:
+    """What a generator's config.pbtxt serves. Raises RepositoryError if it can't be read, or names no file."""
+    config = read_config(path)
+    file = config.default_model_filename or _USUAL_FILES.get(config.backend)
+    if file is None:
+        raise RepositoryError(f"`{path}` names no file: write `default_model_filename` into it.")
+    said = {key: value.string_value for key, value in config.parameters.items()}
+    hint = "bf16" if said.get(_BF16_HINT, "").upper() == "YES" else "f32"
+    way = (config.backend, file, said.get(_PRECISION_HINT, hint))
+    kinds = (kind for kind, one in SERVED.items() if (one.backend, one.file, one.computes_in) == way)
+    return Serving(file, next(kinds, None))
+
+
+def read_config(path: Path) -> model_config_pb2.ModelConfig:
+    """Parse a model configuration; fields of later releases are skipped. Raises RepositoryError if it is none."""
+    try:
+        if path.exists() and not path.is_file():
+            raise RepositoryError(f"`{path}` is not a file.")
+        text = path.read_text(encoding="utf-8")
+        return text_format.Parse(text, model_config_pb2.ModelConfig(), allow_unknown_field=True)
+    except OSError as exc:
+        raise RepositoryError(f"`{path}` can't be read: {exc.strerror}.") from exc
+    except (text_format.ParseError, UnicodeDecodeError) as exc:
+        raise RepositoryError(f"`{path}` is no model configuration: {exc}") from exc
 
 
 def generator_config(name: str, kind: str = DEFAULT_KIND) -> str:

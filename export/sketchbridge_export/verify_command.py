@@ -8,12 +8,19 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sketchbridge_export.errors import ExportError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sketchbridge_export.parity import Paint
+
 _DESCRIPTION = """\
-Check a model repository again: that every artefact is the file that was certified, that its certificate holds, and that
-it still paints the golden pictures as its checkpoint did. With --url the pictures go through a running server as well.
+Check a model repository again: that every artefact is the file that was certified, that its certificate holds, that the
+configurations serve what has one, and that it still paints the golden pictures as its checkpoint did. With --url the
+pictures go through a running server as well.
 """
 _EPILOG = """\
 examples:
@@ -40,14 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Verify; steps go to stderr, findings to stdout. Returns the exit status."""
-    from sketchbridge_export.served import paint_with_server  # noqa: PLC0415 - heavy
     from sketchbridge_export.verification import verify_repository  # noqa: PLC0415 - torch takes seconds to import
 
     try:
         findings = verify_repository(
             arguments.repository,
             paint=not arguments.no_paint,
-            served=None if arguments.url is None else partial(paint_with_server, arguments.url),
+            served=None if arguments.url is None else _served_by(arguments.url),
             progress=_say,
         )
     except ExportError as exc:
@@ -63,6 +69,12 @@ def run(arguments: argparse.Namespace) -> int:
                 sys.stdout.write(f"      {finding.problem}\n")
         sys.stdout.write(f"{len(findings)} checks, {len(problems)} problems\n")
     return 1 if problems else 0
+
+
+def _served_by(url: str) -> Callable[[str, int], Paint]:
+    from sketchbridge_export.served import paint_with_server  # noqa: PLC0415 - takes gRPC
+
+    return partial(paint_with_server, url)
 
 
 def _say(line: str) -> None:

@@ -89,7 +89,9 @@ def write_repository(source: Path, model: str, folder: Path) -> None:
     from sketchbridge_export.triton_config import generator_name, paint_config  # noqa: PLC0415
 
     versions = (source / generator_name(model)).glob("*/model.onnx")
-    graph = max(versions, key=lambda path: int(path.parent.name))
+    graph = max(versions, key=lambda path: int(path.parent.name), default=None)
+    if graph is None:
+        raise FileNotFoundError(f"`{source / generator_name(model)}` has no version with a model.onnx.")
     for block in ("decode", "encode"):
         shutil.copytree(source / block, folder / block)
     files = folder.parent / "artefacts"
@@ -185,7 +187,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="sketchbridge-backends-") as temporary:
         repository = Path(temporary, "repository")
         repository.mkdir()
-        write_repository(arguments.repository, arguments.model, repository)
+        try:
+            write_repository(arguments.repository, arguments.model, repository)
+        except FileNotFoundError as exc:
+            parser.error(str(exc))
         config = ServerConfig(repositories=(repository,), http_port=0, grpc_port=0, metrics_port=0)
         with TritonServer(config) as server, Client(server.endpoints.grpc_url) as client:
             paints = {variant.name: partial(_paint, client, variant.name) for variant in VARIANTS}

@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,9 +32,10 @@ from sketchbridge_training.networks import UNetGenerator
 
 @dataclass(frozen=True)
 class Cost:
-    """One export. peak_bytes: the most memory the process held (ru_maxrss). status: 0 if it succeeded.
+    """One export. peak_bytes: the most memory the process held (ru_maxrss). status: 0 if it succeeded, and
+    -N if signal N ended it, as the kernel does where memory runs out.
 
-    size_bytes: of the artefact's own files. message: the last line the command wrote.
+    size_bytes: of the artefact's own files. message: why it failed, else the last line the command wrote.
     """
 
     kind: str
@@ -64,6 +66,8 @@ def measure_export(checkpoint: Path, kind: str, folder: Path, options: Sequence[
         )
     lines = said.read_text(errors="replace").strip().splitlines()
     message = next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1] if lines else "")
+    if child.returncode < 0:
+        message = f"ended by {signal.Signals(-child.returncode).name}: {message}"
     return Cost(kind, wall_s, usage.ru_maxrss * 1024, size_bytes, child.returncode, message)
 
 
@@ -92,12 +96,11 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=Path, help="export this one instead")
     parser.add_argument("--artefacts", nargs="+", choices=KINDS, default=KINDS, help="kinds (default: all)")
     parser.add_argument("--calibration", type=Path, help="folder of pictures to quantise with")
-    parser.add_argument("--min-ssim", default="0.98", help="what INT8 must reach (default: %(default)s)")
+    parser.add_argument("--min-ssim", help="what INT8 must reach (default: that of `sketchbridge export`)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(words)
-    options = ["--min-ssim", arguments.min_ssim]
-    if arguments.calibration is not None:
-        options += ["--calibration", str(arguments.calibration)]
+    of_int8 = {"--min-ssim": arguments.min_ssim, "--calibration": arguments.calibration}
+    options = [str(word) for option in of_int8.items() if option[1] is not None for word in option]
     with tempfile.TemporaryDirectory(prefix="sketchbridge-cost-") as name:
         folder = Path(name)
         checkpoint = arguments.checkpoint
@@ -107,13 +110,13 @@ def main(words: Sequence[str] | None = None) -> int:
         costs = []
         for kind in arguments.artefacts:
             sys.stderr.write(f"exporting {kind}\n")
-            costs.append(measure_export(checkpoint, kind, folder, options))
+            costs.append(measure_export(checkpoint, kind, folder, options if kind.endswith("-int8") else ()))
     title = f"U-Net-256 of ngf {arguments.ngf}" if arguments.checkpoint is None else str(arguments.checkpoint.name)
     if arguments.json:
         print(json.dumps([dataclasses.asdict(cost) for cost in costs], indent=2))
     else:
         print(as_text(costs, title))
-    return max(cost.status for cost in costs)
+    return int(any(cost.status for cost in costs))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,8 +16,8 @@ _ADVICE: tuple[tuple[str, str], ...] = (
         "It is an ensemble: once {model} loads, it will too.",
     ),
     (
-        r"ensemble '[^']+' contains models that are not available[^:]*: *(?P<model>\S+)",
-        "It is an ensemble: put {model} into the repository.",
+        r"ensemble \S+ contains models that are not available[^:]*: *(?P<model>[^\s,]+)",
+        "It is an ensemble: put {model} into the repository, or mend what is there.",
     ),
     (
         r"unable to find backend library for backend '(?P<backend>[^']+)'",
@@ -43,15 +44,23 @@ _ADVICE: tuple[tuple[str, str], ...] = (
         "The version folder lacks the model's file; export it again.",
     ),
     (
+        r"cannot (?:read|load|compile) (?P<repository>.+?)/[^/]+/\d+/[^/]+?: ",
+        "If `sketchbridge verify {repository} --no-paint` calls its files changed, export it again.",
+    ),
+    (
         r"No space left on device|unable to create shared memory|Failed to initialize Python stub",
         "Look whether /dev/shm is full (`df /dev/shm`; in a container, raise --shm-size).",
     ),
 )
 
+# Where in OpenVINO's own sources it noticed, before what it noticed.
+_OPENVINO_SOURCES = re.compile(r"(?:Exception from|Check '.*' failed at) \S+\.[ch]pp:\d+:\s*")
+
 
 def explain(reason: str) -> str:
-    """One short paragraph for a reason: its first lines without the interpreter's frames, then what to do."""
-    text = re.split(r"\n\s*\nAt:\n", reason.strip(), maxsplit=1)[0]
+    """One short paragraph for a reason: its first lines without the runtime's own places, then what to do."""
+    text = re.split(r"\s*\nAt:\n", reason.strip(), maxsplit=1)[0]
+    text = _OPENVINO_SOURCES.sub("", text)
     for kind in ("Internal: ", "Invalid argument: ", "Not found: ", "Unavailable: "):
         text = text.removeprefix(kind)
     for pattern, advice in _ADVICE:
@@ -59,7 +68,10 @@ def explain(reason: str) -> str:
         if match is not None:
             if "depends on" in pattern:
                 text = match.group(0)  # the rest repeats that model's own reason
-            return f"{text.rstrip('. ;')}. {advice.format(**match.groupdict())}"
+            named = {
+                name: shlex.quote(value) if name == "repository" else value for name, value in match.groupdict().items()
+            }
+            return f"{text.rstrip('. ;!')}. {advice.format(**named)}"
     return text
 
 

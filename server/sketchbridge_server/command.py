@@ -29,7 +29,7 @@ DESCRIPTION = """\
 Serve a model repository with NVIDIA Triton Inference Server, until Ctrl-C or SIGTERM.
 
 The Triton on PATH is used, as in NVIDIA's container image; otherwise the one of the nvidia-pytriton wheel,
-with ONNX Runtime on the CPU. The command says so when every model is ready, and fails if any is not."""
+with ONNX Runtime and OpenVINO on the CPU. The command says so when every model is ready, and fails if any is not."""
 
 EXAMPLES = """\
 examples:

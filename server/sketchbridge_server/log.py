@@ -35,8 +35,10 @@ _LOAD_FAILURES = (
     re.compile(r"^failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.*)", re.DOTALL),
     re.compile(r"^Poll failed for model directory '(?P<model>[^']+)': (?P<reason>.*)", re.DOTALL),
     re.compile(r"^failed to load model '(?P<model>[^']+)': (?P<reason>.*)", re.DOTALL),
-    re.compile(r"^[^:]+: (?P<reason>ensemble '(?P<model>[^']+)' .*)", re.DOTALL),
+    re.compile(r"^[^:]+: (?P<reason>ensemble '?(?P<model>[^' ]+)'? .*)", re.DOTALL),
 )
+# Said once more, with the model's name, by one of the above; or nothing that they don't say.
+_REPEATED = re.compile(r"^(?:ERROR: )?Failed to create instance: |^Internal: failed to load all models")
 _PARSE_ERROR = re.compile(r"^\[libprotobuf ERROR [^\]]*\] (?P<reason>Error parsing text-format .*)")
 
 
@@ -160,6 +162,7 @@ class LogReader:
             if self._parse_error is not None:
                 reason, self._parse_error = f"{reason}: {self._parse_error}", None
             self.load_failures.setdefault(model, reason)
+        if failure is not None or _REPEATED.match(line.message):
             logger.debug("triton: %s", line.message)  # told once, in plain words, by ModelLoadFailed
             return
         logger.log(line.level, "triton: %s", line.message)

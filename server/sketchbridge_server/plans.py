@@ -101,10 +101,16 @@ def check_plans(repositories: Sequence[Path], *, config_name: str, backends: Pat
     Returns whether any plan is version compatible, which Triton's backend has to be told.
     Raises ModelLoadFailed with a sentence a model: what its plans are for, what this machine is, and what to run.
     """
-    models = [
-        (repository, path.parents[1], config)
+    found = [
+        (repository, path)
         for repository in repositories
         for path in sorted(repository.glob(f"*/configs/{config_name}.pbtxt"))
+    ]
+    if not found:
+        logger.warning("no model has a configs/%s.pbtxt, so all are served as their config.pbtxt says", config_name)
+    models = [
+        (repository, path.parents[1], config)
+        for repository, path in found
         if (config := _read_config(path)) is not None and config.backend == "tensorrt"
     ]
     if not models:
@@ -222,7 +228,7 @@ def _refusal(repository: Path, model: str, folder: Path, machine: Machine) -> st
     names = sorted(path.name for path in folder.glob("*.plan"))
     has = "; ".join(str(read_plan_name(name) or name) for name in names) or "none"
     command = ["sketchbridge", "export", _checkpoint(folder), "--name", model.removesuffix("_generator")]
-    command += ["--repository", str(repository), "--artefacts", "tensorrt"]
+    command += ["--repository", str(repository), "--artefacts", ",".join(_kinds(folder))]
     where = "here" if machine.gpus else "on the machine with the GPU"
     cpu = "" if machine.gpus else ", or serve on the CPU without --model-config-name"
     return f"its plans are {has}; this machine has {machine}. Build one {where} with `{shlex.join(command)}`{cpu}."
@@ -231,10 +237,27 @@ def _refusal(repository: Path, model: str, folder: Path, machine: Machine) -> st
 def _checkpoint(folder: Path) -> str:
     """The file that the version was made from, as its manifest says."""
     try:
-        file = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["checkpoint"]["file"]
-    except (OSError, ValueError, KeyError, TypeError):
+        file = _manifest(folder)["checkpoint"]["file"]
+    except (KeyError, TypeError):
         return "CHECKPOINT"
     return str(file)
+
+
+def _kinds(folder: Path) -> list[str]:
+    """What to make: a plan, and what the version has beside it, since config.pbtxt may name that."""
+    try:
+        there = [str(kind) for kind in _manifest(folder)["artefacts"] if kind != "onnx"]  # which is always made
+    except (KeyError, TypeError):
+        there = []
+    return there if {"tensorrt", "tensorrt-int8"} & set(there) else [*there, "tensorrt"]
+
+
+def _manifest(folder: Path) -> Any:
+    """What the version's manifest holds; None if it can't be read."""
+    try:
+        return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _numbers(version: str) -> Version:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -138,3 +141,24 @@ def test_ctrl_c_is_exit_130_and_no_traceback(
     monkeypatch.setitem(sys.modules, "sketchbridge_server.command", stand_in_module(raising(KeyboardInterrupt())))
     assert main(["serve"]) == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
+
+
+def test_sigterm_is_exit_143_after_the_command_has_cleaned_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cleaned = []
+
+    def run(_: object) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            cleaned.append(True)
+        return 0
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setitem(sys.modules, "sketchbridge_export.command", stand_in_module(run))
+    assert main(["export"]) == 143
+    assert cleaned == [True]
+    assert capsys.readouterr().err == "\nterminated\n"
+    assert signal.getsignal(signal.SIGTERM) is before

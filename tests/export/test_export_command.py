@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import sketchbridge_export
+from sketchbridge_export import export
 from sketchbridge_export.artefacts import tensorrt
 from sketchbridge_export.command import (
     ARTEFACT_KINDS,
@@ -32,6 +35,7 @@ from sketchbridge_export.parity_pictures import shipped_pictures
 from sketchbridge_export.production import KINDS
 from sketchbridge_export.reconstruction import VALUE_RANGES
 from sketchbridge_export.triton_config import SERVED
+from tests.conftest import PHOTOS
 from tests.export.conftest import INSTANCE, Pix2PixUNet, paint, use_own_statistics
 
 
@@ -105,7 +109,9 @@ def test_the_checkpoints_metadata_chooses_the_norm_and_json_reports_it(
         (("--name", "shoes", "--family", "renderx_unet"), 1, "renderx_unet: `encoder.0.0.weight` is missing"),
         (("--name", "shoes", "--pictures", "/nonexistent"), 2, "is not a folder"),
         (("--name", "shoes", "--artefacts", "onnx,tflite"), 2, "no artefact 'tflite'; there are: onnx"),
-        (("--name", "shoes", "--min-ssim", "98"), 2, "min_ssim is 98.0; it must be above 0 and at most 1"),
+        (("--name", "shoes", "--min-ssim", "98"), 2, "INT8 must reach is 98.0; it must be above 0 and at most 1"),
+        (("--name", "shoes", "--min-ssim", "nan"), 2, "INT8 must reach is nan; it must be above 0 and at most 1"),
+        (("--name", "shoes", "--dropout", str(2**32)), 2, "dropout seed is 4294967296; it must be 0 to 4294967295"),
         (("--name", "shoes", "--size", "4096"), 2, "size is 4096; it must be 32 to 1024 pixels"),
         (("--name", "shoes", "--size", "512"), 2, "this network takes 256 x 256 pixels"),
         ((), 2, "--name is missing"),
@@ -126,6 +132,81 @@ def test_a_failure_is_one_line_and_its_status_and_publishes_nothing(
     assert last.startswith("error: ")
     assert message in last
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--calibration", "."), "Calibration pictures are for INT8, and no INT8 artefact is made"),
+        (("--artefacts", "openvino", "--min-ssim", "0.9"), "SSIM to reach is for INT8, and no INT8 artefact is made"),
+        (("--artefacts", "openvino-int8", "--calibration", "/nonexistent"), "`/nonexistent` is not a folder"),
+        (("--serve", "openvino-int8"), "'openvino-int8' can't be served on the CPU: this export makes onnx"),
+        (("--hardware-compatibility", "ampere+"), "Compatibility is for TensorRT plans, and none is made"),
+        (("--artefacts", "tensorrt-rtx", "--version-compatible"), "Compatibility is for TensorRT plans, and none is"),
+        (("--artefacts", "tensorrt,tensorrt-rtx", "--version-compatible"), "tensorrt-rtx knows no compatibility"),
+    ],
+)
+def test_options_for_what_is_not_made_are_refused_before_the_file_is_read(
+    words: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(tmp_path / "none.pt", "--name", "shoes", "--repository", tmp_path / "models", *words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_no_picture_is_drawn_for_a_file_that_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def draw() -> None:
+        raise AssertionError("drawn")
+
+    monkeypatch.setattr(export, "shipped_pictures", draw)
+    assert call(tmp_path / "none.pt", "--name", "shoes", "--repository", tmp_path / "models") == 1
+    assert "none.pt" in capsys.readouterr().err
+
+
+def test_weights_that_overflow_are_refused_though_every_artefact_would_paint_the_same(
+    small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = torch.load(small_checkpoint, weights_only=True)
+    large = {key: value * 1e30 if key.endswith("weight") else value for key, value in weights.items()}
+    torch.save(large, tmp_path / "diverged.pth")
+    assert call(tmp_path / "diverged.pth", "--name", "shoes", "--repository", tmp_path / "models") == 1
+    assert "error: The network paints values that are no numbers" in capsys.readouterr().err
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_int8_is_calibrated_served_and_held_to_what_the_options_say(
+    small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for path in PHOTOS:
+        shutil.copy(path, photos)
+    words: list[str | Path] = [
+        small_checkpoint,
+        "--name",
+        "shoes",
+        "--repository",
+        tmp_path / "models",
+        "--artefacts",
+        "openvino-int8",
+    ]
+    words += ["--serve", "openvino-int8", "--calibration", photos, "--evidence", tmp_path]
+    assert call(*words, "--min-ssim", "0.9") == 0
+    version = tmp_path / "models" / "shoes_generator" / "1"
+    described = json.loads((version / "manifest.json").read_text())["artefacts"]["openvino-int8"]
+    assert described["calibration_pictures"] == len(PHOTOS) + 3  # and textures
+    assert described["certificates"][0]["tolerance"] == {"min_ssim": 0.9}
+    assert 'default_model_filename: "model_int8.xml"' in (version.parent / "config.pbtxt").read_text()
+
+    assert call(*words, "--min-ssim", "1") == 1
+    evidence = tmp_path / "shoes_openvino-int8_worst.png"
+    err = capsys.readouterr().err
+    assert re.search(r"error: openvino-int8 does not paint.*SSIM 0\.9\d+.*Allowed: SSIM of 1\.0 or more", err)
+    assert f"See the worst picture: `{evidence}`." in err
+    assert evidence.is_file()
+    assert [path.name for path in version.parent.iterdir() if path.is_dir()] == ["1"]
 
 
 def test_metadata_with_an_unknown_norm_is_refused(
@@ -220,13 +301,15 @@ def test_a_seed_that_is_none_is_a_wrong_call(small_checkpoint: Path, capsys: pyt
     assert "'yes' is neither `off` nor a whole number, such as 7" in capsys.readouterr().err
 
 
-def test_help_needs_no_torch() -> None:
+@pytest.mark.parametrize("command", ["export", "verify"])
+def test_help_needs_no_torch(command: str) -> None:
     code = (
-        "import argparse, sys; from sketchbridge_export import command; p = argparse.ArgumentParser(); "
-        "command.add_arguments(p); p.format_help(); print(sorted({'torch', 'onnx', 'cv2'} & set(sys.modules)))"
+        "import sys; from sketchbridge_cli import main; assert main([sys.argv[1], '--help']) == 0; "
+        "print(sorted({'torch', 'onnx', 'cv2', 'numpy', 'grpc', 'openvino'} & set(sys.modules)), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    done = subprocess.run([sys.executable, "-c", code, command], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
+    assert "exit status: 0" in done.stdout
 
 
 def test_every_public_name_is_there_and_every_error_has_a_place_in_the_tree() -> None:

@@ -7,7 +7,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from sketchbridge_export.errors import OptionInvalid, RepositoryError
-from sketchbridge_export.gpu_config import Plans, gpu_config, with_plans
+from sketchbridge_export.gpu_config import Plans, check_layout, gpu_config, read_plans, with_plans
 from sketchbridge_export.triton_config import generator_config
 
 PLANS = {"12.0": "model.sm120.trt11.4.0.plan", "8.6": "model.sm86.trt11.4.0.plan"}
@@ -84,3 +84,14 @@ def test_new_plans_take_the_place_of_old_ones_and_what_was_tuned_stays() -> None
 def test_a_configuration_of_another_layout_is_left_alone(layout: str) -> None:
     with pytest.raises(RepositoryError, match="is not laid out as export writes it"):
         with_plans(layout, Plans(PLANS), Path("gpu.pbtxt"))
+
+
+def test_the_plans_that_a_configuration_names_are_read_from_it(tmp_path: Path) -> None:
+    path = tmp_path / "gpu.pbtxt"
+    for plans, named in (
+        (Plans(PLANS), set(PLANS.values())),
+        (Plans(PLANS, portable="any.plan"), {*PLANS.values(), "any.plan"}),
+    ):
+        path.write_text(gpu_config("shoes", plans))
+        assert read_plans(path) == named
+        check_layout(path)

@@ -89,6 +89,7 @@ VGG = weights(
         (named("body.0.rdb1.conv1.weight", "conv_up1.weight"), "a super-resolution network"),
         (named("model.22.cv2.0.0.conv.weight", "model.22.dfl.conv.weight"), "an object detector"),
         (named("model.embed_tokens.weight", "lm_head.weight"), "a language model"),
+        (named("inc.double_conv.0.weight", "up1.up.weight", "outc.conv.weight"), "a U-Net that labels pixels"),
         (named("G_A.model.1.weight", "G_B.model.1.weight"), "both directions in one"),
     ],
 )
@@ -98,7 +99,7 @@ def test_a_well_known_network_is_told_by_its_name(stranger: Weights, sentence: s
     assert found.startswith("It looks like ")
     assert found.endswith(".")
     assert sentence in found
-    assert "generator" in found
+    assert "generator" in found or "export it to ONNX" in found
 
 
 @pytest.mark.parametrize(
@@ -113,6 +114,13 @@ def test_a_well_known_network_is_told_by_its_name(stranger: Weights, sentence: s
 )
 def test_generators_and_what_nobody_knows_look_like_nothing_else(weights_: Weights) -> None:
     assert looks_like(weights_) is None
+
+
+def test_a_sentence_reads_as_one() -> None:
+    assert looks_like(named("time_embedding.linear_1.weight")) == (
+        "It looks like the U-Net of a diffusion model (`time_embedding.linear_1.weight`), which paints in many steps: "
+        "what is needed is a generator that turns a sketch into a photo at once."
+    )
 
 
 def test_the_refusal_says_what_it_looks_like_before_the_families_reasons() -> None:

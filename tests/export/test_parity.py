@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 
 from sketchbridge_export.errors import OptionInvalid, ParityFailed
-from sketchbridge_export.parity import TOLERANCES, Pictures, Tolerance, measure, out_of_tolerance, structural_similarity
+from sketchbridge_export.parity import (
+    TOLERANCES,
+    Comparison,
+    Pictures,
+    Tolerance,
+    measure,
+    out_of_tolerance,
+    structural_similarity,
+)
 from sketchbridge_export.parity_pictures import read_pictures, shipped_pictures
+from sketchbridge_export.shipped import drawings
 
 PICTURES = shipped_pictures()
 STRICT = Tolerance(0, 0.0, reason="copies")
@@ -101,3 +110,21 @@ def test_a_folder_without_pictures_and_a_damaged_picture_are_refused(tmp_path: P
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     with pytest.raises(OptionInvalid, match=r"broken\.png"):
         read_pictures(tmp_path)
+
+
+def test_a_figure_that_is_no_number_is_out_of_every_tolerance() -> None:
+    nothing = Comparison(batch_size=1, pictures=1, max_levels=0, mean_levels=math.nan, psnr_db=None, ssim=math.nan)
+    for tolerance in TOLERANCES.values():
+        assert out_of_tolerance([nothing], tolerance)
+
+
+def test_pictures_that_mix_are_found_even_where_a_folder_has_one(tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(next(drawings().glob("*.png")).read_bytes())
+    pictures = read_pictures(tmp_path)
+    assert len(pictures) == 2
+
+    def mix(batch: Pictures) -> Pictures:
+        return np.broadcast_to(batch.mean(axis=0), batch.shape).astype(np.uint8)
+
+    found = measure(pictures, mix, pictures, batch_sizes=(1, 2))
+    assert [bool(out_of_tolerance([batch], STRICT)) for batch in found.batches] == [False, True]

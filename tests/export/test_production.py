@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from sketchbridge_export import production
 from sketchbridge_export.artefacts import openvino
-from sketchbridge_export.errors import BuildFailed, OptionInvalid, ParityFailed
+from sketchbridge_export.errors import BuildFailed, OptionInvalid, RepositoryError
 from sketchbridge_export.export import ExportReport, export_checkpoint
 from sketchbridge_export.manifest import file_sha256
-from sketchbridge_export.production import KINDS, check_kinds
+from sketchbridge_export.production import KINDS, check_kinds, recorded_problem
 from sketchbridge_export.reconstruction import Wishes
 from sketchbridge_export.triton_config import SERVED
 from sketchbridge_export.verification import verify_repository
@@ -90,25 +91,6 @@ def test_bfloat16_is_certified_in_bfloat16_where_the_processor_has_it(small_chec
     assert "HINT_BF16" in (found.path.parent / "config.pbtxt").read_text()
 
 
-def test_int8_that_is_not_close_enough_is_not_installed_and_shows_its_worst_picture(
-    small_checkpoint: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(
-        ParityFailed, match=r"openvino-int8 does not paint.*SSIM 0\.9\d+.*SSIM of 1\.0 or more"
-    ) as caught:
-        export_checkpoint(
-            small_checkpoint,
-            name="bags",
-            repository=tmp_path / "models",
-            artefacts=["openvino-int8"],
-            min_ssim=1.0,
-            evidence=tmp_path,
-        )
-    assert (tmp_path / "bags_openvino-int8_worst.png").is_file()
-    assert str(tmp_path / "bags_openvino-int8_worst.png") in str(caught.value)
-    assert not list((tmp_path / "models").iterdir())
-
-
 def test_a_plan_that_can_not_be_built_here_installs_nothing(small_checkpoint: Path, tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU, so a plan can be built")
@@ -128,6 +110,18 @@ def test_a_plan_is_certified_on_the_gpu_and_served_by_a_configuration_of_its_own
     assert found.artefacts[1].files[0].name in config
 
 
+def test_a_full_disk_on_the_way_to_a_plan_installs_nothing(
+    small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(production, "save_model", fail)
+    with pytest.raises(RepositoryError, match=r"tensorrt-rtx\.onnx` can't be written: No space left on device"):
+        export_checkpoint(small_checkpoint, name="bags", repository=tmp_path / "models", artefacts=["tensorrt-rtx"])
+    assert not list((tmp_path / "models").iterdir())
+
+
 def test_two_precisions_of_one_plan_are_refused() -> None:
     with pytest.raises(OptionInvalid, match="tensorrt and tensorrt-int8 are one file in two precisions"):
         check_kinds(["tensorrt", "tensorrt-int8"])
@@ -144,3 +138,14 @@ def test_a_ready_onnx_file_goes_the_same_way(report: ExportReport, tmp_path: Pat
         export_checkpoint(
             report.path / "model.onnx", name="again", repository=tmp_path / "models", wishes=Wishes(norm="running")
         )
+
+
+def test_what_a_manifest_says_of_an_artefact_is_what_its_kind_can_have(report: ExportReport) -> None:
+    for artefact in report.artefacts:
+        files = [path.name for path in artefact.files]
+        precisions = [certificate.precision for certificate in artefact.certificates]
+        assert recorded_problem(artefact.kind, files, precisions) is None
+        assert recorded_problem(artefact.kind, files[1:], precisions)
+        assert recorded_problem(artefact.kind, [*files, "other"], precisions)
+        assert recorded_problem(artefact.kind, files, [*precisions, "bf16"])
+        assert recorded_problem(artefact.kind, files, [])

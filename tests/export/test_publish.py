@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -38,16 +39,27 @@ def repository(tmp_path: Path) -> Path:
 
 
 def put(
-    repository: Path, name: str = "shoes", content: str = "weights", *, serve: str = "onnx", plans: Plans | None = None
+    repository: Path,
+    name: str = "shoes",
+    content: str = "weights",
+    *,
+    kinds: Collection[str] = (),
+    serve: str | None = None,
+    plans: Plans | None = None,
 ) -> Published:
     with staging(repository) as stage:
         folder = stage / "version"
         folder.mkdir()
         (folder / "model.onnx").write_text(content)
         (folder / "manifest.json").write_text("{}")
-        digest = file_sha256(folder / "model.onnx")
         return publish(
-            folder, name=name, repository=repository, sha256={"model.onnx": digest}, serve=serve, plans=plans
+            folder,
+            name=name,
+            repository=repository,
+            sha256={"model.onnx": file_sha256(folder / "model.onnx")},
+            kinds=[*kinds, *(["tensorrt"] if plans else [])],
+            serve=serve,
+            plans=plans,
         )
 
 
@@ -266,7 +278,7 @@ def test_a_rename_that_fails_gives_the_old_configuration_for_gpus_back(
 
 
 def test_a_new_model_serves_the_artefact_that_was_asked_for(repository: Path) -> None:
-    put(repository, serve="openvino-int8")
+    put(repository, kinds=["openvino-int8"], serve="openvino-int8")
     parsed = text_format.Parse(
         (repository / "shoes_generator" / "config.pbtxt").read_text(), model_config_pb2.ModelConfig()
     )
@@ -274,7 +286,7 @@ def test_a_new_model_serves_the_artefact_that_was_asked_for(repository: Path) ->
 
 
 def test_a_version_without_the_file_that_is_served_is_refused_before_the_work(repository: Path) -> None:
-    put(repository, serve="openvino-int8")
+    put(repository, kinds=["openvino-int8"], serve="openvino-int8")
     check_repository(repository, "shoes", kinds=["openvino-int8"])
     with pytest.raises(RepositoryError, match=r"serves `model_int8\.xml`.* Pass --artefacts openvino-int8"):
         check_repository(repository, "shoes", kinds=["openvino"])
@@ -282,6 +294,37 @@ def test_a_version_without_the_file_that_is_served_is_refused_before_the_work(re
         check_repository(repository, "shoes", kinds=["openvino", "openvino-int8"], serve="openvino")
     with pytest.raises(OptionInvalid, match="'openvino' can't be served on the CPU: this export makes onnx"):
         check_repository(repository, "new", kinds=["tensorrt"], serve="openvino")
+
+
+@pytest.mark.parametrize(("served", "made"), [("openvino", "openvino-bf16"), ("openvino-bf16", "openvino")])
+def test_a_file_that_is_served_in_a_precision_without_certificate_is_refused(
+    served: str, made: str, repository: Path
+) -> None:
+    put(repository, kinds=[served], serve=served)
+    check_repository(repository, "shoes", kinds=["openvino", "openvino-bf16"])
+    with pytest.raises(RepositoryError, match=rf"serves `model\.xml` as {served},.* Pass --artefacts {served}"):
+        check_repository(repository, "shoes", kinds=[made])
+    with pytest.raises(RepositoryError, match=f"To serve {made}, write") as caught:
+        check_repository(repository, "shoes", kinds=[served, made], serve=made)
+    assert f"{'with' if made == 'openvino-bf16' else 'without'} the parameter HINT_BF16" in str(caught.value)
+
+
+def test_what_another_export_made_of_the_model_meanwhile_is_checked_again(repository: Path) -> None:
+    with staging(repository) as stage:
+        (stage / "version").mkdir()
+        (stage / "version" / "model.onnx").write_text("weights")
+        check_repository(repository, "shoes", kinds=())
+        put(repository, kinds=["openvino-int8"], serve="openvino-int8")
+        with pytest.raises(RepositoryError, match="which this export does not make"):
+            publish(stage / "version", name="shoes", repository=repository, sha256={})
+    assert names(repository / "shoes_generator") == ["1", "config.pbtxt"]
+
+
+def test_a_configuration_for_gpus_that_can_not_be_rewritten_is_refused_before_the_work(repository: Path) -> None:
+    put(repository, plans=OLD)
+    (repository / "shoes_generator" / "configs" / "gpu.pbtxt").write_text('name: "shoes_generator"\n')
+    with pytest.raises(RepositoryError, match="is not laid out as export writes it"):
+        check_repository(repository, "shoes", kinds=["tensorrt"])
 
 
 def test_a_version_without_plans_is_refused_where_gpus_serve_plans(repository: Path) -> None:

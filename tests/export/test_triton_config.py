@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from sketchbridge_export import triton_config
-from sketchbridge_export.errors import OptionInvalid
+from sketchbridge_export.errors import OptionInvalid, RepositoryError
 
 
 def parse(text: str) -> model_config_pb2.ModelConfig:
@@ -40,7 +41,52 @@ def test_every_kind_that_is_served_has_a_config_that_differs_in_backend_file_and
         other.ClearField("parameters")
         other.backend = other.default_model_filename = ""
     assert config == usual
-    assert triton_config.served_file(triton_config.generator_config("shoes", kind)) == served.file
+
+
+@pytest.mark.parametrize("kind", list(triton_config.SERVED))
+def test_a_config_that_export_writes_says_which_kind_it_serves(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.pbtxt"
+    path.write_text(triton_config.generator_config("shoes", kind))
+    assert triton_config.read_serving(path) == triton_config.Serving(triton_config.SERVED[kind].file, kind)
+
+
+@pytest.mark.parametrize(
+    ("text", "serving"),
+    [
+        ('backend: "onnxruntime"', triton_config.Serving("model.onnx", "onnx")),
+        ("backend: \"openvino\" default_model_filename : 'model.xml'", triton_config.Serving("model.xml", "openvino")),
+        ('backend: "openvino" # default_model_filename: "a"', triton_config.Serving("model.xml", "openvino")),
+        ('backend: "openvino" default_model_filename: "model.onnx"', triton_config.Serving("model.onnx", None)),
+        ('backend: "onnxruntime" field_of_a_later_release: 7', triton_config.Serving("model.onnx", "onnx")),
+        (
+            'backend: "openvino" parameters { key: "INFERENCE_PRECISION_HINT" value { string_value: "bf16" } }',
+            triton_config.Serving("model.xml", "openvino-bf16"),
+        ),
+        (
+            'backend: "openvino" parameters { key: "INFERENCE_PRECISION_HINT" value { string_value: "f16" } }',
+            triton_config.Serving("model.xml", None),
+        ),
+    ],
+)
+def test_a_config_that_somebody_changed_is_read_as_triton_reads_it(
+    text: str, serving: triton_config.Serving, tmp_path: Path
+) -> None:
+    path = tmp_path / "config.pbtxt"
+    path.write_text(text)
+    assert triton_config.read_serving(path) == serving
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"backend: [", "is no model configuration"), (b"\xff", "is no model configuration"), (b"", "names no file")],
+)
+def test_a_config_that_triton_could_not_read_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.pbtxt"
+    with pytest.raises(RepositoryError, match=r"config\.pbtxt` can't be read"):
+        triton_config.read_serving(path)
+    path.write_bytes(content)
+    with pytest.raises(RepositoryError, match=message):
+        triton_config.read_serving(path)
 
 
 @pytest.mark.parametrize(

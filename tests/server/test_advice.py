@@ -17,6 +17,20 @@ def test_a_missing_package_says_what_to_install() -> None:
     )
 
 
+def test_a_damaged_file_says_what_the_runtime_noticed_and_how_to_find_out_more() -> None:
+    explained = explain(
+        "Internal: ConfigurationError: OpenVINO 2026.4.1 cannot read /srv/my models/bags_generator/1/model.xml: "
+        "Exception from src/inference/src/cpp/core.cpp:84:\n"
+        "Check 'is_valid_weights_range(m_weights_provider->size(), offset, size)' failed at src/core/x.cpp:900:\n"
+        f"Incorrect weights in bin file!\n\n{FRAMES}"
+    )
+    assert explained == (
+        "ConfigurationError: OpenVINO 2026.4.1 cannot read /srv/my models/bags_generator/1/model.xml: "
+        "Incorrect weights in bin file. If `sketchbridge verify '/srv/my models' --no-paint` calls its files changed, "
+        "export it again."
+    )
+
+
 def test_models_with_a_fault_of_their_own_come_first() -> None:
     reasons = {
         "a_pipeline": "ensemble 'a_pipeline' depends on 'generator' which has no loaded version. Model 'generator' ...",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,14 @@ pytestmark = [pytest.mark.server, pytest.mark.parametrize("prefix", ["", "openvi
 
 def executions(client: triton_grpc.InferenceServerClient, model: str) -> int:
     return int(client.get_inference_statistics(model, as_json=True)["model_stats"][0].get("execution_count", 0))
+
+
+def executions_since(before: int, client: triton_grpc.InferenceServerClient, model: str) -> int:
+    """Triton counts an execution just after it has answered, so a busy machine may have to be asked again."""
+    give_up = time.monotonic() + 5
+    while (made := executions(client, model) - before) == 0 and time.monotonic() < give_up:
+        time.sleep(0.02)
+    return made
 
 
 def test_one_request_gets_what_the_graph_computes(prefix: str, client: Any, request_input: Callable[..., Any]) -> None:
@@ -58,7 +67,7 @@ def test_concurrent_requests_of_different_sizes_are_batched_and_each_gets_its_ow
         )
         for sketch, photo in zip(sketches, photos, strict=True):
             np.testing.assert_array_equal(photo, 255 - sketch)
-    assert executions(client, model) - before == 1
+    assert executions_since(before, client, model) == 1
 
 
 def test_a_request_that_breaks_the_batch_fails_alone(
@@ -76,7 +85,7 @@ def test_a_request_that_breaks_the_batch_fails_alone(
     before = executions(client, model)
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(ask, values)) == [True, True, False, True]
-    assert executions(client, model) - before == 1
+    assert executions_since(before, client, model) == 1
 
 
 def test_a_wrong_shape_is_an_invalid_argument(prefix: str, client: Any, request_input: Callable[..., Any]) -> None:

@@ -190,6 +190,22 @@ def test_a_configured_plan_that_is_not_in_the_newest_version_is_missed(workshop:
         workshop.check()
 
 
+def test_the_command_makes_what_the_version_has_beside_its_plans_too(workshop: Workshop) -> None:
+    manifest = {"checkpoint": {"file": "g.pth"}, "artefacts": {"onnx": {}, "openvino-int8": {}, "tensorrt-int8": {}}}
+    (workshop.version / "manifest.json").write_text(json.dumps(manifest))
+    workshop.has_gpus(H100)
+    workshop.has_plans("model.sm86.trt11.4.0.plan")
+    with pytest.raises(ModelLoadFailed, match=r"--artefacts openvino-int8,tensorrt-int8`\.$"):
+        workshop.check()
+
+
+def test_a_name_that_no_model_has_a_configuration_of_is_said(
+    workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert workshop.check() is False
+    assert "no model has a configs/gpu.pbtxt, so all are served as their config.pbtxt says" in caplog.text
+
+
 @pytest.mark.parametrize("text", ['backend: "onnxruntime"', "no configuration {", ""])
 def test_other_backends_are_not_looked_at_and_broken_configurations_are_left_to_triton(
     workshop: Workshop, text: str

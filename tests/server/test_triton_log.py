@@ -80,10 +80,28 @@ def test_they_become_one_sentence_and_the_rest_passes(caplog: pytest.LogCaptureF
             "ens",
             "ensemble 'ens' depends on 'imp' which has no loaded version.",
         ),
+        (
+            'E1121 20:32:00.000000 1 model_repository_manager.cc:703] "Invalid argument: ensemble ens contains models '
+            'that are not available or ambiguous: imp"',
+            "ens",
+            "ensemble ens contains models that are not available or ambiguous: imp",
+        ),
     ],
 )
 def test_the_model_and_the_reason_of_a_failure_are_read(line: str, model: str, reason: str) -> None:
     assert load_failure(parse_line(line)) == (model, reason)
+
+
+def test_what_is_told_again_with_the_models_name_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    lines = [
+        'E1121 20:32:00.0 1 pb_stub.cc:426] "ERROR: Failed to create instance: ConfigurationError: x"',
+        'E1121 20:32:00.0 1 model_repository_manager.cc:703] "Internal: failed to load all models"',
+    ]
+    reader = LogReader(io.StringIO("\n".join([*lines, ""])))
+    reader.join(timeout_s=10)
+    assert caplog.records == []
+    assert len(reader.last_lines(5)) == 2
 
 
 def test_a_loaded_model_is_no_failure() -> None:

@@ -1,11 +1,12 @@
 # ruff: noqa: INP001 - not a package: Triton loads this file by its path
 """OpenVINO for a Triton that has only the Python backend: runs any model with `backend: "openvino"`.
 
-It reads the names that Triton's own OpenVINO backend reads, so one configuration serves both: the file
+It reads the names that Triton's own OpenVINO backend reads, so that one configuration loads in both: the file
 (`default_model_filename`, an OpenVINO IR or an ONNX graph), and the parameters `PERFORMANCE_HINT`, `NUM_STREAMS`,
 `INFERENCE_NUM_THREADS`, `COMPILATION_NUM_THREADS` and `HINT_BF16`. It computes on the CPU, in float32 unless it is told
 otherwise: OpenVINO's own default is bfloat16 on processors that have it, and paints other pictures than were certified.
-`INFERENCE_PRECISION_HINT` (f32, bf16 or f16) is read here only; Triton's own backend does not know it.
+`INFERENCE_PRECISION_HINT` (f32, bf16 or f16) is read here only; Triton's own backend does not know it, and so can't be
+told to compute in float32.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from sketchbridge_server.drop_in import (
 from sketchbridge_server.quiet_openvino import openvino
 
 DEVICE = "CPU"
+VERSION = openvino.__version__.partition("-")[0]  # the rest names a commit and a branch
 
 # OpenVINO's type and Triton's; bfloat16 is missing because NumPy has none.
 _TYPES = {
@@ -75,7 +77,7 @@ class TritonPythonModel(DropInModel):
         try:
             compiled = openvino.Core().compile_model(graph, DEVICE, properties)
         except RuntimeError as exc:
-            raise ConfigurationError(f"OpenVINO {openvino.__version__} cannot compile {path}: {exc}") from exc
+            raise ConfigurationError(f"OpenVINO {VERSION} cannot compile {path}: {exc}") from exc
         self._shapes = {port.any_name: port.partial_shape for port in compiled.inputs}
         self._request = compiled.create_infer_request()
         return found
@@ -98,7 +100,7 @@ def read_graph(path: Path) -> openvino.Model:
     try:
         return openvino.Core().read_model(path)
     except RuntimeError as exc:
-        raise ConfigurationError(f"OpenVINO {openvino.__version__} cannot read {path}: {exc}") from exc
+        raise ConfigurationError(f"OpenVINO {VERSION} cannot read {path}: {exc}") from exc
 
 
 def signature(graph: openvino.Model) -> Signature:
