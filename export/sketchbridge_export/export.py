@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ def export_checkpoint(
         )
         made = make_artefacts(order, artefacts)
         write_golden(order.pictures, order.expected, folder / GOLDEN_NAME)
-        manifest = build_manifest(found, made, shown)
+        manifest = build_manifest(found, made, shown, _said(wishes, weights, min_ssim, plan_options))
         write_manifest(manifest, folder / MANIFEST_NAME)
         digests = {
             file: described["sha256"]
@@ -160,6 +160,17 @@ def export_checkpoint(
         artefacts=made,
         duration_s=time.monotonic() - began,
     )
+
+
+def _said(wishes: Wishes, weights: str, min_ssim: float | None, plan_options: PlanOptions) -> dict[str, Any]:
+    """What decides on the pictures and files of an export and is not the default, named as on the command line."""
+    said = {key.removesuffix("_seed").replace("_", "-"): value for key, value in asdict(wishes).items()}
+    said |= {"weights": None if weights == onnx.WEIGHTS[0] else weights, "min-ssim": min_ssim}
+    if plan_options.hardware_compatibility != "none":
+        said["hardware-compatibility"] = plan_options.hardware_compatibility
+    if plan_options.version_compatible:
+        said["version-compatible"] = True
+    return {key: value for key, value in said.items() if value is not None}
 
 
 def _plans(artefacts: Sequence[Artefact]) -> Plans | None:

@@ -48,7 +48,7 @@ class Inspection:
         """Lines for a person."""
         rows = {
             "file": f"{self.path}: {self.format}, sha256 {self.sha256[:16]}...",
-            "chosen": " ".join(self.notes) or "-",
+            "chosen": "; ".join(self.notes) or "-",
             "family": f"{self.family}: {self.title}",
             "because": self.why,
             "network": ", ".join(f"{key} {value}" for key, value in self.network.items()) or "-",

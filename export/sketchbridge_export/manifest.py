@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -23,10 +23,13 @@ SCHEMA = 2
 _TOOLS = ("sketchbridge", "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "numpy")
 
 
-def build_manifest(found: Reconstruction, artefacts: Sequence[Artefact], pictures: Pictures) -> dict[str, Any]:
+def build_manifest(
+    found: Reconstruction, artefacts: Sequence[Artefact], pictures: Pictures, options: Mapping[str, Any]
+) -> dict[str, Any]:
     """Plain JSON values. It names files but no folders, so it can be published with the model.
 
-    pictures: what the artefacts were compared on.
+    pictures: what the artefacts were compared on. options: what the caller asked for beyond defaults, named as on the
+    command line.
     """
     source = found.source
     return {
@@ -39,6 +42,7 @@ def build_manifest(found: Reconstruction, artefacts: Sequence[Artefact], picture
             "notes": list(source.notes),
             "metadata": dict(source.metadata),
         },
+        "options": dict(options),
         "family": found.family,
         "source": found.origin,
         "network": {

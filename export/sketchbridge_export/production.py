@@ -95,7 +95,8 @@ def check_options(
 ) -> None:
     """Raise OptionInvalid for what is out of range, and for what is asked of artefacts that `kinds` does not make.
 
-    So that it is known before the long work, and nothing that was asked for is silently left out.
+    Raises BuildFailed for plans that can't be built here. So that it is known before the long work, and nothing that
+    was asked for is silently left out.
     """
     if min_ssim is not None and not 0 < min_ssim <= 1:
         raise OptionInvalid(f"The SSIM that INT8 must reach is {min_ssim}; it must be above 0 and at most 1.")
@@ -110,6 +111,9 @@ def check_options(
             raise OptionInvalid("Compatibility is for TensorRT plans, and none is made. Add tensorrt or tensorrt-int8.")
         if {"tensorrt-rtx", "tensorrt-rtx-int8"} & set(kinds):
             raise OptionInvalid("An engine of tensorrt-rtx knows no compatibility. Export it without that option.")
+    for builder in tensorrt.BUILDERS:
+        if {builder, f"{builder}-int8"} & set(kinds):
+            tensorrt.check_builder(builder, hardware_compatibility=plan_options.hardware_compatibility)
     if f"{openvino.KIND}-bf16" in kinds and not openvino.computes_in("bf16"):
         raise OptionInvalid("This processor does not compute in bf16, so what openvino-bf16 paints can't be compared.")
 
@@ -161,7 +165,7 @@ def _certify(order: Order, kind: str, paint: Paint, precision: Precision, measur
     )
     worst = max(batch.max_levels for batch in certificate.batches)
     similarity = min(batch.ssim for batch in certificate.batches)
-    order.progress(f"{kind} differs by {worst} grey levels at most, SSIM {similarity:.4f} or more")
+    order.progress(f"{kind}: largest difference {worst} of 255 levels, SSIM {similarity:.4f} or more")
     return certificate
 
 

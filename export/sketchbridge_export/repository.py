@@ -226,8 +226,10 @@ def _before(source: Path) -> Path:
 def _check_served(model: Path, kinds: set[str], serve: str | None) -> None:
     """Refuse a version that lacks what the model's configurations name."""
     if serve is not None and (serve not in kinds or serve not in triton_config.SERVED):
-        made = ", ".join(kind for kind in triton_config.SERVED if kind in kinds)
-        raise OptionInvalid(f"{serve!r} can't be served on the CPU: this export makes {made}.")
+        if serve in triton_config.SERVED:
+            raise OptionInvalid(f"{serve} can't be served: it is not made. Add `--artefacts {serve}`.")
+        known = ", ".join(triton_config.SERVED)
+        raise OptionInvalid(f"{serve!r} can't be served on the CPU; these can: {known}.")
     config = model / triton_config.CONFIG_NAME
     if config.is_file():
         serving = triton_config.read_serving(config)

@@ -228,10 +228,20 @@ def _refusal(repository: Path, model: str, folder: Path, machine: Machine) -> st
     names = sorted(path.name for path in folder.glob("*.plan"))
     has = "; ".join(str(read_plan_name(name) or name) for name in names) or "none"
     command = ["sketchbridge", "export", _checkpoint(folder), "--name", model.removesuffix("_generator")]
-    command += ["--repository", str(repository), "--artefacts", ",".join(_kinds(folder))]
+    command += ["--repository", str(repository), "--artefacts", ",".join(_kinds(folder)), *_options(folder)]
     where = "here" if machine.gpus else "on the machine with the GPU"
     cpu = "" if machine.gpus else ", or serve on the CPU without --model-config-name"
     return f"its plans are {has}; this machine has {machine}. Build one {where} with `{shlex.join(command)}`{cpu}."
+
+
+def _options(folder: Path) -> list[str]:
+    """What else the version was exported with, as its manifest says: without it another network would come out."""
+    try:
+        options = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("options", {})
+        given = [(f"--{key}", value) for key, value in options.items()]
+    except (OSError, ValueError, AttributeError):
+        return []
+    return [word for key, value in given for word in ([key] if value is True else [key, str(value)])]
 
 
 def _checkpoint(folder: Path) -> str:

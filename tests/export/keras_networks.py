@@ -278,6 +278,8 @@ def strangers(folder: Path) -> None:
     judge = keras.Sequential([keras.Input((256, 256, 3)), *(layers.Conv2D(2, 4, **WINDOW) for _ in range(4))])
     judge.add(layers.Conv2D(1, 4, padding="same", activation="sigmoid"))
     judge.save(folder / "discriminator.keras")
+    once = keras.Sequential([keras.Input((256, 256, 3)), layers.Conv2D(1, 4, strides=2, padding="same")])
+    once.save(folder / "shallow discriminator.keras")
     classifier = keras.Sequential([keras.Input((64, 64, 3)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(10)])
     classifier.save(folder / "classifier.keras")
     latent = keras.Sequential([keras.Input((100,)), layers.Dense(4 * 4 * 2), layers.Reshape((4, 4, 2))])

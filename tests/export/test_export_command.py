@@ -106,7 +106,7 @@ def test_the_checkpoints_metadata_chooses_the_norm_and_json_reports_it(
     [
         (("--name", "Shoes"), 2, "lower-case"),
         (("--name", "shoes", "--family", "dcgan"), 2, "family is 'dcgan'; there are: "),
-        (("--name", "shoes", "--family", "renderx_unet"), 1, "renderx_unet: `encoder.0.0.weight` is missing"),
+        (("--name", "shoes", "--family", "renderx_unet"), 1, "is no renderx_unet: `encoder.0.0.weight` is missing"),
         (("--name", "shoes", "--pictures", "/nonexistent"), 2, "is not a folder"),
         (("--name", "shoes", "--artefacts", "onnx,tflite"), 2, "no artefact 'tflite'; there are: onnx"),
         (("--name", "shoes", "--min-ssim", "98"), 2, "INT8 must reach is 98.0; it must be above 0 and at most 1"),
@@ -140,7 +140,10 @@ def test_a_failure_is_one_line_and_its_status_and_publishes_nothing(
         (("--calibration", "."), "Calibration pictures are for INT8, and no INT8 artefact is made"),
         (("--artefacts", "openvino", "--min-ssim", "0.9"), "SSIM to reach is for INT8, and no INT8 artefact is made"),
         (("--artefacts", "openvino-int8", "--calibration", "/nonexistent"), "`/nonexistent` is not a folder"),
-        (("--serve", "openvino-int8"), "'openvino-int8' can't be served on the CPU: this export makes onnx"),
+        (
+            ("--serve", "openvino-int8"),
+            "openvino-int8 can't be served: it is not made. Add `--artefacts openvino-int8`",
+        ),
         (("--hardware-compatibility", "ampere+"), "Compatibility is for TensorRT plans, and none is made"),
         (("--artefacts", "tensorrt-rtx", "--version-compatible"), "Compatibility is for TensorRT plans, and none is"),
         (("--artefacts", "tensorrt,tensorrt-rtx", "--version-compatible"), "tensorrt-rtx knows no compatibility"),
@@ -289,7 +292,9 @@ def test_dropout_by_a_seed_changes_the_picture_and_is_recorded(small_checkpoint:
         version = tmp_path / "models" / "shoes_generator" / str(len(painted) + 1)
         session = onnxruntime.InferenceSession(version / "model.onnx")
         painted.append(session.run(None, {"sketch": shipped_pictures()[:1]})[0])
-    assert json.loads((version / "manifest.json").read_text())["network"]["dropout"] == "seed 8"
+    manifest = json.loads((version / "manifest.json").read_text())
+    assert manifest["network"]["dropout"] == "seed 8"
+    assert manifest["options"] == {"dropout": 8}
     assert np.array_equal(painted[0], painted[1])
     assert not np.array_equal(painted[0], painted[2])
     assert not np.array_equal(painted[2], painted[3])

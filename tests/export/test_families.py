@@ -168,3 +168,17 @@ def test_a_tensor_of_another_shape_is_named_with_both_shapes() -> None:
 def test_a_family_that_does_not_exist_is_refused_with_those_that_do() -> None:
     with pytest.raises(OptionInvalid, match="junyanz_unet, junyanz_resnet"):
         find_family(Weights({}), name="dcgan")
+
+
+def test_a_family_that_was_asked_for_gives_its_own_reason_alone() -> None:
+    state = Pix2PixUNet(downs=5, ngf=2).state_dict()
+    with pytest.raises(FamilyUnknown, match=r"^The checkpoint is no renderx_unet: .* Leave --family out") as caught:
+        find_family(Weights(state), name="renderx_unet")
+    assert "junyanz" not in str(caught.value)
+
+
+def test_reasons_that_several_families_give_are_left_out() -> None:
+    with pytest.raises(FamilyUnknown) as caught:
+        find_family(Weights({"nobody.knows": torch.zeros(3, 3, 5, 5)}))
+    assert "junyanz_unet: `model.model.0.weight` is missing" in str(caught.value)
+    assert "keras_tutorial_unet" not in str(caught.value)  # it and two others say that this is no Keras file

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import nn
 
+from sketchbridge_export.artefacts.onnx import write_onnx
 from sketchbridge_export.errors import FamilyUnknown, OptionInvalid
 from sketchbridge_export.families import FAMILIES, Choices, NormMode, Weights, find_family
 from sketchbridge_export.families.layers import fold_norms
+from sketchbridge_export.interface import GeneratorInterface
 from tests.export.conftest import (
     BATCH,
     INSTANCE,
@@ -94,6 +98,17 @@ def test_folding_norms_changes_no_pixel(name: str, network: nn.Module) -> None:
     side = generator.native_size if "unet" in name else 64
     x = torch.rand(1, generator.input_channels, side, side) * 2 - 1
     torch.testing.assert_close(fold_norms(module)(x).detach(), module(x), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "network"), [NETWORKS[index] for index in (0, 3, 6, 8, 11, 13, 14, 15, 16)])
+def test_a_simplifier_finds_nothing_to_do_in_the_graph(name: str, network: nn.Module, tmp_path: Path) -> None:
+    onnxslim = pytest.importorskip("onnxslim", reason="onnxslim is not installed: pip install onnxslim")
+    weights = Weights(randomise(network).state_dict())
+    generator = FAMILIES[name].rebuild(weights, Choices())
+    write_onnx(GeneratorInterface(generator, FAMILIES[name].convention).eval(), tmp_path / "model.onnx")
+    written = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
+    simplified = [node.op_type for node in onnxslim.slim(onnx.load(tmp_path / "model.onnx")).graph.node]
+    assert Counter(written) - Counter(simplified) == {}
 
 
 @pytest.mark.parametrize("mode", ["running", "instance", None])

@@ -274,6 +274,7 @@ def test_a_model_that_takes_any_size_paints_256_pixels_or_what_is_asked(keras_fi
     ("name", "looks_like"),
     [
         ("discriminator.keras", r"256 x 256 pixels into 16 x 16 values of 1 channels: it looks like a discriminator"),
+        ("shallow discriminator.keras", r"into 128 x 128 values of 1 channels: it looks like a discriminator"),
         ("conditional discriminator.keras", "takes 2 inputs: it looks like a conditional discriminator"),
         ("classifier.keras", "looks like a classifier or a discriminator"),
         ("latent.keras", "looks like a generator that starts from a latent vector"),

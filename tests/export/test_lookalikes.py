@@ -123,11 +123,10 @@ def test_a_sentence_reads_as_one() -> None:
     )
 
 
-def test_the_refusal_says_what_it_looks_like_before_the_families_reasons() -> None:
-    with pytest.raises(
-        FamilyUnknown, match=r"no known generator has\. It looks like a ResNet classifier .*junyanz_unet:"
-    ):
+def test_the_refusal_says_what_it_looks_like_in_place_of_the_families_reasons() -> None:
+    with pytest.raises(FamilyUnknown, match=r"no known generator has\. It looks like a ResNet classifier ") as caught:
         find_family(RESNET)
+    assert "junyanz_unet:" not in str(caught.value)
 
 
 @pytest.mark.parametrize("stranger", [PATCH_DISCRIMINATOR, DCGAN])

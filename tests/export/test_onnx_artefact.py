@@ -115,3 +115,16 @@ def test_a_file_that_is_no_graph_is_an_error_of_ours(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(ParityFailed, match=r"can't load `.*model\.onnx`"):
         paint_with_onnx(tmp_path / "model.onnx")
+
+
+class Interrupted(Tiny):
+    """Somebody presses Ctrl-C while it is traced."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_during_the_export_stays_ctrl_c(tmp_path: Path) -> None:
+    interface = GeneratorInterface(Generator(Interrupted(0.1), 3, 3, 256, "none", {}), TANH_CONVENTION).eval()
+    with pytest.raises(KeyboardInterrupt):
+        write_onnx(interface, tmp_path / "model.onnx")

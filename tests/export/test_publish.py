@@ -292,7 +292,7 @@ def test_a_version_without_the_file_that_is_served_is_refused_before_the_work(re
         check_repository(repository, "shoes", kinds=["openvino"])
     with pytest.raises(RepositoryError, match=r'`backend: "openvino"` and `default_model_filename: "model\.xml"`'):
         check_repository(repository, "shoes", kinds=["openvino", "openvino-int8"], serve="openvino")
-    with pytest.raises(OptionInvalid, match="'openvino' can't be served on the CPU: this export makes onnx"):
+    with pytest.raises(OptionInvalid, match=r"openvino can't be served: it is not made\. Add `--artefacts openvino`"):
         check_repository(repository, "new", kinds=["tensorrt"], serve="openvino")
 
 

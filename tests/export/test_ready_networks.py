@@ -20,6 +20,7 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from sketchbridge_export.artefacts.compose import paint_reference, write_interface_onnx
+from sketchbridge_export.artefacts.int8_qdq import convolution_names, quantised_graph
 from sketchbridge_export.errors import CheckpointInvalid
 from sketchbridge_export.families import (
     IMAGENET_RANGE,
@@ -28,6 +29,7 @@ from sketchbridge_export.families import (
     Convention,
     ValueRange,
 )
+from sketchbridge_export.parity import structural_similarity
 from sketchbridge_export.parity_pictures import shipped_pictures
 from sketchbridge_export.sources import Checkpoint, ReadyNetwork, open_source
 from tests.export.conftest import Pictures, Pix2PixUNet, paint, randomise
@@ -151,20 +153,27 @@ def test_the_weights_of_a_known_family_are_rebuilt_where_the_graph_can_not_be_ex
     assert "training mode" in rebuilt.notes[0]
 
 
+UNIT_BGR = Convention(UNIT_RANGE, UNIT_RANGE, channel_order="bgr")
+IMAGENET_INVERTED = Convention(IMAGENET_RANGE, TANH_CONVENTION.output_range, line_polarity="light-on-dark")
+UNEVEN = Convention(ValueRange(0.0, 255.0), ValueRange((-1.0, -0.5, 0.0), (1.0, 1.5, 0.5)), "bgr", "light-on-dark")
+
+
 @pytest.mark.parametrize(
-    "convention",
+    ("convention", "side", "channels"),
     [
-        Convention(UNIT_RANGE, UNIT_RANGE, channel_order="bgr"),
-        Convention(IMAGENET_RANGE, TANH_CONVENTION.output_range, line_polarity="light-on-dark"),
-        Convention(ValueRange(0.0, 255.0), ValueRange((-1.0, -0.5, 0.0), (1.0, 1.5, 0.5)), "bgr", "light-on-dark"),
+        (UNIT_BGR, 256, 3),
+        (UNIT_BGR, 128, 3),
+        (UNIT_BGR, "side", 1),
+        (IMAGENET_INVERTED, 256, 3),  # three values don't fit one channel
+        (IMAGENET_INVERTED, 128, 3),
+        (UNEVEN, 256, 3),
+        (UNEVEN, 128, 3),
+        (UNEVEN, "side", 1),
     ],
 )
-@pytest.mark.parametrize(("side", "channels"), [(256, 3), (128, 3), ("side", 1)])
 def test_the_composed_interface_is_the_one_of_rebuilt_generators(
     convention: Convention, side: int | str, channels: int, tmp_path: Path
 ) -> None:
-    if channels == 1 and isinstance(convention.input_range.low, tuple):
-        pytest.skip("three values don't fit one channel")
     path = tmp_path / "network.onnx"
     onnx.save_model(onnx_network(side=side, channels=channels), path)
     found = ready(path)
@@ -173,6 +182,35 @@ def test_the_composed_interface_is_the_one_of_rebuilt_generators(
     painted = run(tmp_path / "model.onnx", PICTURES)
     assert difference(painted, expected) <= 1
     assert expected.std() > 5
+
+
+@pytest.mark.parametrize("batch", ["batch", 1])
+def test_the_convolutions_of_a_ready_network_are_its_own_and_can_be_quantised(batch: int | str, tmp_path: Path) -> None:
+    model = onnx_network(batch=batch, channels=1)  # without names of nodes, and fed gray
+    onnx.save_model(model, tmp_path / "network")
+    found = ready(tmp_path / "network")
+    write_interface_onnx(found, TANH_CONVENTION, tmp_path / "model.onnx")
+    expected = paint_reference(found, TANH_CONVENTION, PICTURES)
+    assert len(convolution_names(onnx.load(tmp_path / "model.onnx"))) == 2
+    onnx.save_model(quantised_graph(tmp_path / "model.onnx", calibration=PICTURES), tmp_path / "int8.onnx")
+    painted = run(tmp_path / "int8.onnx", PICTURES)
+    assert difference(painted, expected) > 0
+    assert min(structural_similarity(a, b) for a, b in zip(expected, painted, strict=True)) > 0.98
+
+
+def test_a_resize_recorded_with_one_picture_takes_more(tmp_path: Path) -> None:
+    model = onnx_network(batch=1)
+    model.graph.node[-1].output[0] = "painted"
+    sizes = numpy_helper.from_array(np.array([1, 3, 128, 128], np.int64), "sizes")
+    model.graph.initializer.append(sizes)
+    model.graph.node.append(helper.make_node("Resize", ["painted", "", "", "sizes"], ["out"], mode="linear"))
+    for axis in (2, 3):
+        model.graph.output[0].type.tensor_type.shape.dim[axis].dim_value = 128
+    onnx.save_model(model, tmp_path / "network")
+    found = ready(tmp_path / "network")
+    write_interface_onnx(found, TANH_CONVENTION, tmp_path / "model.onnx")
+    expected = paint_reference(found, TANH_CONVENTION, PICTURES)
+    assert difference(run(tmp_path / "model.onnx", PICTURES), expected) <= 1
 
 
 def test_channels_last_networks_are_taken(tmp_path: Path) -> None:
@@ -474,3 +512,6 @@ def test_networks_that_turn_no_picture_into_a_picture_are_refused(tmp_path: Path
     save_exported(Wide(3, 7, 3).eval(), tmp_path / "wide")
     with pytest.raises(CheckpointInvalid, match="paints 7 channels"):
         open_source(tmp_path / "wide")
+    save_exported(Wide(3, 1, 4, stride=2, padding=1).eval(), tmp_path / "judge")
+    with pytest.raises(CheckpointInvalid, match="turns 256 x 256 pixels into 128 x 128, as discriminators do"):
+        open_source(tmp_path / "judge")

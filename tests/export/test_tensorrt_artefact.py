@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from sketchbridge_export.artefacts import tensorrt
+from sketchbridge_export.artefacts.compose import write_interface_onnx
 from sketchbridge_export.artefacts.onnx import write_onnx
 from sketchbridge_export.artefacts.tensorrt import (
     PRECISIONS,
@@ -37,7 +38,9 @@ from sketchbridge_export.families import TANH_CONVENTION, Choices, Generator, We
 from sketchbridge_export.interface import GeneratorInterface
 from sketchbridge_export.parity import paint_with_onnx, structural_similarity
 from sketchbridge_export.parity_pictures import shipped_pictures
+from sketchbridge_export.sources import ReadyNetwork, open_source
 from tests.export.conftest import Pix2PixUNet, randomise
+from tests.export.mutations import onnx_network
 
 PICTURES = shipped_pictures()
 H100 = "9.0, 570.86.15, NVIDIA H100 80GB HBM3"
@@ -135,6 +138,20 @@ def test_the_networks_types_are_those_of_the_graph(rtx: ModuleType, graphs: dict
         assert found[-1] == ("CAST", "UINT8")
     assert layers["int8"].count(("QUANTIZE", "INT8")) == 14, "one before each convolution"
     assert layers["int8"].count(("DEQUANTIZE", "HALF")) == 28, "and one for each one's weights"
+
+
+@pytest.mark.parametrize(("batch", "channels"), [("batch", 1), (1, 3)])
+def test_a_network_that_brings_its_own_graph_is_taken_at_any_size(
+    batch: int | str, channels: int, rtx: ModuleType, tmp_path: Path
+) -> None:
+    onnx.save_model(onnx_network(batch=batch, side=64, channels=channels), tmp_path / "network")
+    found = open_source(tmp_path / "network")
+    assert isinstance(found, ReadyNetwork)
+    write_interface_onnx(found, TANH_CONVENTION, tmp_path / "model.onnx")
+    onnx.save_model(typed_graph(tmp_path / "model.onnx", precision="fp16"), tmp_path / "fp16.onnx")
+    layers = parsed(rtx, tmp_path / "fp16.onnx")
+    assert [of for layer, of in layers if layer == "CONVOLUTION"] == ["HALF"] * 2
+    assert {of for layer, of in layers if layer == "RESIZE"} == {"FLOAT"}
 
 
 def test_moving_the_casts_to_the_ends_changes_no_value(graphs: dict[Precision, Path], tmp_path: Path) -> None:

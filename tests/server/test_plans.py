@@ -199,6 +199,18 @@ def test_the_command_makes_what_the_version_has_beside_its_plans_too(workshop: W
         workshop.check()
 
 
+def test_the_command_repeats_what_the_version_was_exported_with(workshop: Workshop) -> None:
+    options = {"norm": "running", "dropout": 7, "version-compatible": True}
+    manifest = {"checkpoint": {"file": "g.pth"}, "options": options, "artefacts": {"onnx": {}, "tensorrt": {}}}
+    (workshop.version / "manifest.json").write_text(json.dumps(manifest))
+    workshop.has_gpus(H100)
+    workshop.has_plans("model.sm86.trt11.4.0.plan")
+    with pytest.raises(
+        ModelLoadFailed, match=r"--artefacts tensorrt --norm running --dropout 7 --version-compatible`\.$"
+    ):
+        workshop.check()
+
+
 def test_a_name_that_no_model_has_a_configuration_of_is_said(
     workshop: Workshop, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
 
+from sketchbridge_export.artefacts.half_precision import replace_nodes
 from sketchbridge_export.artefacts.onnx import OPSET, write_onnx
 from sketchbridge_export.errors import CheckpointInvalid, FamilyUnknown, RepositoryError
 from sketchbridge_export.families import Convention, Generator, ValueRange
@@ -161,28 +162,36 @@ def _open_constants(graph: GraphProto) -> None:
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].HasField("t"):
             constants[node.output[0]] = node.attribute[0].t
-    added = []
+    nodes: list[NodeProto] = []
     for index, node in enumerate(graph.node):
-        if node.op_type == "Reshape":
-            position, keep = 1, slice(None)
-        elif node.op_type == "Resize" and len(node.input) > 3 and node.input[3]:
-            position, keep = 3, slice(2, None)
-        else:
-            continue
-        tensor = constants.get(node.input[position])
-        values = None if tensor is None else [int(value) for value in numpy_helper.to_array(tensor)]
-        if values is None or len(values) < 3 or values[0] != 1:
+        position = {"Reshape": 1, "Resize": 3}.get(node.op_type, len(node.input))
+        tensor = constants.get(node.input[position]) if position < len(node.input) else None
+        values = [] if tensor is None else [int(value) for value in numpy_helper.to_array(tensor)]
+        name = f"{_PREFIX}open_{index}"
+        if len(values) < 3 or values[0] != 1 or any(attribute.name == "axes" for attribute in node.attribute):
+            nodes.append(node)
             continue
         if node.op_type == "Reshape":
             values[0] = 0 if -1 in values else -1
-        elif any(attribute.name == "axes" for attribute in node.attribute):
-            continue
+            graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
         else:
-            node.attribute.append(helper.make_attribute("axes", [2, 3]))
-        name = f"{_PREFIX}open_{index}"
-        added.append(numpy_helper.from_array(np.array(values[keep], np.int64), name))
+            sides = numpy_helper.from_array(np.array(values[2:], np.int64), f"{name}_sides")
+            graph.initializer.append(sides)
+            nodes += _sizes_of(node.input[0], sides.name, name)
         node.input[position] = name
-    graph.initializer.extend(added)
+        nodes.append(node)
+    replace_nodes(graph, nodes)
+
+
+def _sizes_of(value: str, sides: str, name: str) -> list[NodeProto]:
+    """Nodes that make `name`: the pictures and channels of `value`, and other sides.
+
+    A Resize of two axes alone would say the same, but TensorRT does not take it for any number of pictures.
+    """
+    return [
+        helper.make_node("Shape", [value], [f"{name}_kept"], start=0, end=2),
+        helper.make_node("Concat", [f"{name}_kept", sides], [name], axis=0),
+    ]
 
 
 class _Builder:
@@ -203,15 +212,15 @@ class _Builder:
         self.add("Gather", np.array([2, 1, 0], np.int64), axis=1)
 
     def resize(self, side: int) -> None:
-        result, size = f"{self.name}_{len(self.nodes)}", self._constant(np.array([side, side], np.int64))
+        result = f"{self.name}_{len(self.nodes)}"
+        self.nodes += _sizes_of(self.value, self._constant(np.array([side, side], np.int64)), f"{result}_sizes")
         self.nodes.append(
             helper.make_node(
                 "Resize",
-                [self.value, "", "", size],
+                [self.value, "", "", f"{result}_sizes"],
                 [result],
                 mode="linear",
                 coordinate_transformation_mode="half_pixel",
-                axes=[2, 3],
             )
         )
         self.value = result
@@ -253,7 +262,9 @@ def _front(ready: ReadyNetwork, convention: Convention) -> _Builder:
     front.add("Cast", to=TensorProto.FLOAT)
     front.add("Transpose", perm=[0, 3, 1, 2])
     if ready.input_channels == 1:
-        front.add("Conv", np.array(_LUMA, np.float32).reshape(1, 3, 1, 1))  # sums below 2 ** 24 are exact
+        # Sums below 2 ** 24 are exact. It is no convolution: those are computed in fewer bits if that is asked for.
+        front.add("Mul", np.array(_LUMA, np.float32).reshape(1, 3, 1, 1))
+        front.add("ReduceSum", np.array([1], np.int64), keepdims=1)
         front.add("Add", np.array(32768.0, np.float32))
         front.add("Div", np.array(65536.0, np.float32))
         front.add("Floor")
@@ -306,9 +317,13 @@ def _save(path: Path, model: ModelProto, target: Path) -> None:
     _prune(model.graph)
     model.doc_string = ""
     del model.metadata_props[:]
-    for node in model.graph.node:
+    names: set[str] = set()
+    for index, node in enumerate(model.graph.node):
         node.doc_string = ""
         del node.metadata_props[:]
+        if not node.name or node.name in names:  # quantisation and messages go by names
+            node.name = f"{node.op_type}_{index}"
+        names.add(node.name)
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as exc:

@@ -71,9 +71,15 @@ def quantised_graph(onnx_path: Path, *, calibration: Pictures, keep: Collection[
 
 
 def convolution_names(model: onnx.ModelProto) -> tuple[str, ...]:
-    """The convolutions that can be quantised, those whose weights are in the graph, in the order they run."""
+    """The convolutions that can be quantised, those whose weights are in the graph, in the order they run.
+
+    Raises OptionInvalid if they can't be told apart.
+    """
     constants = {tensor.name for tensor in plain_weights(model).graph.initializer}
-    return tuple(node.name for node in model.graph.node if node.op_type in CONVOLUTIONS and node.input[1] in constants)
+    names = tuple(node.name for node in model.graph.node if node.op_type in CONVOLUTIONS and node.input[1] in constants)
+    if len({*names, ""}) <= len(names):
+        raise OptionInvalid("Some convolutions have no name, or another's. Give each its own.")
+    return names
 
 
 def _activation_scales(model: onnx.ModelProto, tensors: Sequence[str], pictures: Pictures) -> dict[str, Floats]:

@@ -48,7 +48,7 @@ def write_onnx(interface: GeneratorInterface, path: Path, *, weights: Weights = 
         )
     # Two pictures: a batch of one would be taken for a constant.
     example = torch.zeros(2, INTERFACE_SIDE_PX, INTERFACE_SIDE_PX, 3, dtype=torch.uint8)
-    with _quiet():
+    with _quiet(), _interrupts_pass():
         program = torch.onnx.export(
             fold_norms(interface),
             (example,),
@@ -70,6 +70,20 @@ def write_onnx(interface: GeneratorInterface, path: Path, *, weights: Weights = 
         onnx.save_model(model, path)
     except OSError as exc:
         raise RepositoryError(f"`{path}` can't be written: {exc.strerror}.") from exc
+
+
+@contextmanager
+def _interrupts_pass() -> Iterator[None]:
+    """Raise Ctrl-C and its like again where torch took it for the failure of one of its attempts."""
+    try:
+        yield
+    except Exception as exc:
+        found: BaseException | None = exc
+        while found is not None:
+            if not isinstance(found, Exception):
+                raise found from None
+            found = found.__cause__ or found.__context__
+        raise
 
 
 @contextmanager

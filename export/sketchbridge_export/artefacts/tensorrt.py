@@ -127,6 +127,13 @@ def typed_graph(
     return half_precision_graph(model) if precision == "fp16" else plain_weights(model)
 
 
+def check_builder(builder: BuilderName, *, hardware_compatibility: HardwareCompatibility = "none") -> None:
+    """Raise BuildFailed or OptionInvalid if `build_plan` could not even begin here: no library, no GPU."""
+    _load_library(builder)
+    if builder == "tensorrt":
+        _require_gpu(hardware_compatibility)
+
+
 def build_plan(
     graph: Path,
     folder: Path,
@@ -432,6 +439,8 @@ def _cast_at_borders(graph: onnx.GraphProto) -> None:
     """
     nodes = list(graph.node)
     for node in list(nodes):
+        if node.op_type not in ("Cast", "Transpose"):
+            continue
         after = [other for other in nodes if node.output[0] in other.input]
         if (
             node.op_type == "Transpose"

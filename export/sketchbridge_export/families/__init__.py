@@ -5,6 +5,9 @@ To add one, write its file with a FAMILY record and put it into the table.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 from sketchbridge_export.errors import FamilyUnknown, OptionInvalid
 from sketchbridge_export.families import (
     aladdin_unet,
@@ -92,8 +95,8 @@ __all__ = [
 def find_family(weights: Weights, *, name: str | None = None) -> Family:
     """The family whose networks have tensors of these names and shapes.
 
-    name: ask for this family only. Raises OptionInvalid if there is no family of that name, and FamilyUnknown, with
-    each family's reason, if none or several recognise the tensors.
+    name: ask for this family only. Raises OptionInvalid if there is no family of that name, and FamilyUnknown if none
+    or several recognise the tensors, with what they look like, or else with each family's reason.
     """
     if name is not None and name not in FAMILIES:
         raise OptionInvalid(f"There is no family {name!r}; there are: {', '.join(FAMILIES)}.")
@@ -107,11 +110,32 @@ def find_family(weights: Weights, *, name: str | None = None) -> Family:
             f"Several families explain this checkpoint: {', '.join(family.name for family in matching)}. "
             "Say which one with --family."
         )
-    reasons = "; ".join(f"{family}: {answer.why}" for family, answer in answers.items())
+    if name is not None:
+        raise FamilyUnknown(
+            f"The checkpoint is no {name}: {answers[name].why}. Leave --family out to have it recognised."
+        )
     from sketchbridge_export.lookalikes import looks_like  # noqa: PLC0415 - it takes its types from here
 
-    looks = looks_like(weights)
-    seems = "" if looks is None else f" {looks}"
+    seems = looks_like(weights)
+    reasons = _reasons(answers, nearest_only=seems is not None)
     raise FamilyUnknown(
-        f"The checkpoint holds {len(weights.shapes)} tensors that no known generator has.{seems} {reasons}."
+        f"The checkpoint holds {len(weights.shapes)} tensors that no known generator has. "
+        + " ".join(sentence for sentence in (seems, reasons) if sentence)
     )
+
+
+def _reasons(answers: Mapping[str, Recognition], *, nearest_only: bool) -> str:
+    """Each family's reason, without those that three or more give: these are about another framework.
+
+    ResNet generators are of two families, which read the same beginning and may give the same reason.
+
+    nearest_only: those families only whose first tensors are there, so that more than a name was compared. Plain lists
+    have no names to go by.
+    """
+    times = Counter(answer.why for answer in answers.values())
+    own = {family: answer.why for family, answer in answers.items() if times[answer.why] <= 2}
+    if nearest_only:
+        own.pop(sequential.FAMILY.name, None)
+        own = {family: why for family, why in own.items() if not why.endswith("is missing")}
+        return "".join(f"Or it is no {family} because {why}. " for family, why in own.items()).strip()
+    return f"{'; '.join(f'{family}: {why}' for family, why in own.items()) or next(iter(times))}."

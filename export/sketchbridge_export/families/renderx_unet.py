@@ -46,6 +46,7 @@ from sketchbridge_export.families.layers import (
     refuse_dropout,
     require_nothing_else,
     require_shape,
+    require_torch,
 )
 
 _NATIVE_SIZE = 256
@@ -97,6 +98,7 @@ class PoolingUNet(nn.Module):
 def recognise(weights: Weights) -> Recognition:
     """Whether names and shapes are such a U-Net's, every one of them."""
     try:
+        require_torch(weights)
         found = _read_structure(weights.shapes)
     except StructureMismatch as exc:
         return Recognition(matches=False, why=str(exc))

@@ -42,6 +42,7 @@ _AVERAGE_CONTENTS = (
     "averaged_model",
 )
 _DEEPEST_WRAPPING = 4
+_MOST_VALUES = 2**29  # as float32 they have 2 GiB, more than an ONNX file holds
 _LONGEST_NAME = 500  # characters; the innermost ones of a U-Net have 100
 
 _TWO_WAYS = re.compile(
@@ -223,25 +224,32 @@ def _strip(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _clean(path: Path, tensors: Tensors) -> dict[str, torch.Tensor]:
     if not tensors:
         raise CheckpointInvalid(f"`{path}` holds no tensors.")
+    for name, tensor in tensors.items():
+        _check_plain(path, name, tensor)
+    if sum(tensor.numel() for tensor in tensors.values()) > _MOST_VALUES:  # many may look at the same few bytes
+        raise CheckpointInvalid(f"`{path}` holds more than {_MOST_VALUES:,} values, which no ONNX file can.")
     result: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
-        if not name.isprintable() or len(name) > _LONGEST_NAME:
-            raise CheckpointInvalid(f"`{path}` holds a tensor of the name {name[:40]!r}, which no network gives.")
-        shown = name[:100]
-        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
-            raise CheckpointInvalid(f"`{shown}` in `{path}` is not a plain tensor of numbers.")
-        if tensor.numel() and max(tensor.numel(), _reach(tensor)) * tensor.element_size() > _stored_bytes(tensor):
-            raise CheckpointInvalid(f"`{shown}` in `{path}` claims {tuple(tensor.shape)} values but stores fewer.")
         plain = tensor.detach()
         if plain.is_floating_point():
             try:
                 plain = plain.float()  # before anything is computed: the small types can hardly do more than this
             except (NotImplementedError, RuntimeError) as exc:
-                raise CheckpointInvalid(f"`{shown}` in `{path}` is {tensor.dtype}. Save it as float32.") from exc
+                raise CheckpointInvalid(f"`{name[:100]}` in `{path}` is {tensor.dtype}. Save it as float32.") from exc
             if not bool(torch.isfinite(plain).all()):
-                raise CheckpointInvalid(f"`{shown}` in `{path}` holds NaN or infinity: its training diverged.")
+                raise CheckpointInvalid(f"`{name[:100]}` in `{path}` holds NaN or infinity: its training diverged.")
         result[name] = plain.contiguous()
     return result
+
+
+def _check_plain(path: Path, name: str, tensor: torch.Tensor) -> None:
+    """Raise CheckpointInvalid unless it is a tensor of numbers that are all there, under a name that can be shown."""
+    if not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise CheckpointInvalid(f"`{path}` holds a tensor of the name {name[:40]!r}, which no network gives.")
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
+        raise CheckpointInvalid(f"`{name[:100]}` in `{path}` is not a plain tensor of numbers.")
+    if tensor.numel() and max(tensor.numel(), _reach(tensor)) * tensor.element_size() > _stored_bytes(tensor):
+        raise CheckpointInvalid(f"`{name[:100]}` in `{path}` claims {tuple(tensor.shape)} values but stores fewer.")
 
 
 def _reach(tensor: torch.Tensor) -> int:
@@ -255,5 +263,10 @@ def _stored_bytes(tensor: torch.Tensor) -> int:
 
 
 def _list(names: Iterable[object]) -> str:
-    shown = [f"`{str(name)[:40]}`" for name in names]
+    shown = [f"`{_printable(name)}`" for name in names]
     return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
+
+
+def _printable(name: object) -> str:
+    """A name from the file on one line of a terminal, which must not obey it."""
+    return "".join(c if c.isprintable() else "?" for c in str(name)[:40])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +21,7 @@ PICKLE_PROTOCOL_2 = b"\x80\x02"  # what torch wrote before 1.6
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 _MAX_METADATA_CHARACTERS = 64 * 1024
+_MOST_EXPANSION = 32  # times the file's size; PyTorch and Keras store, they do not compress
 _MOST_ENTRIES = 100_000  # of an archive; a generator has hundreds of tensors
 _STRANGERS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself. Fetch it with `git lfs pull`"),
@@ -80,8 +83,10 @@ def measure(path: Path, file: IO[bytes], max_bytes: int) -> tuple[bytes, str]:
 def list_entries(path: Path, file: IO[bytes], max_bytes: int) -> dict[str, zipfile.ZipInfo]:
     """A ZIP archive's entries by name, without the folder that all of them share; leaves `file` at its beginning.
 
-    Raises CheckpointInvalid if the archive is damaged, names an entry twice, or unpacks to more than `max_bytes`.
+    Raises CheckpointInvalid if the archive is damaged, names an entry twice, or unpacks to more than `max_bytes` or to
+    32 times its own size.
     """
+    size_bytes = os.fstat(file.fileno()).st_size
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
@@ -90,6 +95,7 @@ def list_entries(path: Path, file: IO[bytes], max_bytes: int) -> dict[str, zipfi
     finally:
         file.seek(0)
     unpacked_bytes = sum(entry.file_size for entry in entries)
+    max_bytes = min(max_bytes, size_bytes * _MOST_EXPANSION)
     if unpacked_bytes > max_bytes:
         raise CheckpointInvalid(f"`{path}` unpacks to {unpacked_bytes:,} bytes; at most {max_bytes:,} are taken.")
     if len(entries) > _MOST_ENTRIES:
@@ -97,7 +103,7 @@ def list_entries(path: Path, file: IO[bytes], max_bytes: int) -> dict[str, zipfi
     roots = {entry.filename.partition("/")[0] for entry in entries}
     shared = len(roots) == 1 and all("/" in entry.filename for entry in entries)
     named = {entry.filename.partition("/")[2] if shared else entry.filename: entry for entry in entries}
-    if len(named) < len(entries):  # two readers could see different files
+    if len({name.casefold() for name in named}) < len(entries):  # two readers could see different files
         raise CheckpointInvalid(f"`{path}` is damaged: it holds two entries of one name. Copy it again.")
     return named
 
@@ -108,6 +114,23 @@ def read_entry(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> 
         return archive.read(entry)
     except Exception as exc:  # damage shows as zlib.error, EOFError, NotImplementedError, RuntimeError (encrypted), ...
         raise CheckpointInvalid(f"`{path}` is damaged at `{entry.filename[:100]}`. Copy it again.") from exc
+
+
+def repacked(path: Path, archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo]) -> IO[bytes]:
+    """A new archive of these entries, each under its name here, in a file that is gone when it is closed.
+
+    Readers differ in where they look for an archive's directory and in what they take for the same name, so a file can
+    show one of them what another does not see. What was looked at here is handed to another reader only so.
+    Raises CheckpointInvalid if an entry is damaged.
+    """
+    with contextlib.ExitStack() as closing:
+        result = closing.enter_context(tempfile.TemporaryFile())
+        with zipfile.ZipFile(result, "w") as copy:
+            for name, entry in entries.items():
+                copy.writestr(f"archive/{name}", read_entry(path, archive, entry))
+        result.seek(0)
+        closing.pop_all()
+        return result
 
 
 def describe_stranger(path: Path, head: bytes) -> CheckpointInvalid:

@@ -40,7 +40,6 @@ ARCHIVE, MODEL, WEIGHTS = "Keras archive (.keras)", "Keras model (HDF5)", "Keras
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _MAX_CONFIG_BYTES = 16 * 1024**2  # a U-Net's has 50 kB
-_MOST_EXPANSION = 32  # times the archive's size; Keras stores, it does not compress
 _TIMEOUT_S = 6.0  # starting the reader takes 0.3 s, 3 s on a busy machine
 _SLOWEST_BYTES_A_S = 20e6  # of a large file
 
@@ -94,9 +93,7 @@ def as_tensors(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[s
 
 
 def _read_archive(path: Path, file: IO[bytes], max_bytes: int) -> tuple[Weights, Mapping[str, Any]]:
-    size_bytes = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    entries = list_entries(path, file, min(max_bytes, size_bytes * _MOST_EXPANSION))
+    entries = list_entries(path, file, max_bytes)
     for name in (_CONFIG, _WEIGHTS):
         if name not in entries:
             raise CheckpointInvalid(f"`{path}` holds no `{name}`: it is no complete Keras archive. Save it again.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -18,7 +18,7 @@ import onnx
 import onnx.external_data_helper
 import onnx.inliner
 import onnxruntime
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from sketchbridge_export.errors import CheckpointInvalid
 from sketchbridge_export.sources.files import METADATA_KEY, first_line, parse_metadata
@@ -38,6 +38,8 @@ _FORBIDDEN = {
         "chance: it paints another picture each time",
     ),
 }
+_MOST_SIZES = 64  # values of a tensor that may be a list of sizes
+_MOST_VALUES = 2**28  # of one step: 64 channels of 2048 x 2048 pixels, 1 GiB
 _SMALLEST, _LARGEST = 16, 2048  # pixels a side
 _CHANNELS = (3, 1)
 _HOUSE_SIDE = 256
@@ -91,7 +93,7 @@ def read_onnx(path: Path, file: IO[bytes], sha256: str, max_bytes: int) -> Ready
 
 def _take_in_weights(path: Path, model: ModelProto, sha256: str, max_bytes: int) -> str:
     """Load external data, of plain file names in the model's folder only. Returns the digest of all files together."""
-    outside = [tensor for tensor in _tensors(model.graph) if tensor.data_location == TensorProto.EXTERNAL]
+    outside = [tensor for tensor in _tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
     if not outside:
         return sha256
     total, digests, sizes = 0, {path.name: sha256}, {}
@@ -136,10 +138,44 @@ def _digest(place: Path) -> str:
 def _inlined(path: Path, model: ModelProto) -> ModelProto:
     if not model.functions:
         return model
+    _check_functions(path, model)
     try:
         return onnx.inliner.inline_local_functions(model)
     except Exception as exc:
         raise CheckpointInvalid(f"`{path}` holds functions that can't be resolved: {first_line(exc)}.") from exc
+
+
+def _check_functions(path: Path, model: ModelProto) -> None:
+    """Raise CheckpointInvalid if there would be too many nodes with each function in the place of its calls.
+
+    A function is counted after those it calls; one that has none left to wait for never comes: it calls itself.
+    """
+    functions = {(function.domain, function.name): function for function in model.functions}
+    calls = {
+        key: [(node.domain, node.op_type) for node in function.node if (node.domain, node.op_type) in functions]
+        for key, function in functions.items()
+    }
+    sizes: dict[tuple[str, str], int] = {}
+    waiting = {key: len(called) for key, called in calls.items()}
+    callers: dict[tuple[str, str], list[tuple[str, str]]] = {key: [] for key in functions}
+    for key, called in calls.items():
+        for one in called:
+            callers[one].append(key)
+    ready = [key for key, count in waiting.items() if count == 0]
+    while ready:
+        key = ready.pop()
+        sizes[key] = len(functions[key].node) + sum(sizes[called] for called in calls[key])
+        for caller in callers[key]:
+            waiting[caller] -= 1
+            if waiting[caller] == 0:
+                ready.append(caller)
+    if len(sizes) < len(functions):
+        raise CheckpointInvalid(f"`{path}` holds a function that calls itself, which never ends.")
+    total = sum(sizes.get((node.domain, node.op_type), 1) for node in model.graph.node)
+    if total > _MOST_NODES:
+        raise CheckpointInvalid(
+            f"`{path}` has {_MOST_NODES:,} nodes and more once its functions are put in; that is too many."
+        )
 
 
 def _check_operators(path: Path, model: ModelProto) -> int:
@@ -151,12 +187,18 @@ def _check_operators(path: Path, model: ModelProto) -> int:
         )
     if len(model.graph.node) > _MOST_NODES:
         raise CheckpointInvalid(f"`{path}` has {len(model.graph.node):,} nodes; at most {_MOST_NODES:,} are taken.")
+    if model.graph.sparse_initializer:
+        raise CheckpointInvalid(f"`{path}` has sparse weights, which are small in the file only. Export dense ones.")
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
-        _check_node(path, model, node)
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
+            constants[node.output[0]] = node.attribute[0].t
+    for node in model.graph.node:
+        _check_node(path, constants, node)
     return opset
 
 
-def _check_node(path: Path, model: ModelProto, node: NodeProto) -> None:
+def _check_node(path: Path, constants: Mapping[str, TensorProto], node: NodeProto) -> None:
     if node.domain not in _STANDARD:
         raise CheckpointInvalid(
             f"`{path}` uses `{node.domain[:60]}::{node.op_type[:60]}`, which is no standard operator. Export it "
@@ -166,6 +208,8 @@ def _check_node(path: Path, model: ModelProto, node: NodeProto) -> None:
         raise CheckpointInvalid(f"`{path}` depends on {_FORBIDDEN[node.op_type]} (`{node.op_type}`).")
     if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
         raise CheckpointInvalid(f"`{path}` uses `{node.op_type[:60]}` with a graph inside, which is not taken.")
+    if any(attribute.HasField("sparse_tensor") or attribute.sparse_tensors for attribute in node.attribute):
+        raise CheckpointInvalid(f"`{path}` has sparse weights, which are small in the file only. Export dense ones.")
     if node.op_type == "BatchNormalization" and any(
         attribute.name == "training_mode" and attribute.i for attribute in node.attribute
     ):
@@ -173,22 +217,21 @@ def _check_node(path: Path, model: ModelProto, node: NodeProto) -> None:
             f"`{path}` was exported in training mode: its pictures depend on the others of a batch. Export it "
             "after .eval(), or pass the checkpoint that it was made from."
         )
-    if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] and not _is_false(model, node.input[2]):
+    if (
+        node.op_type == "Dropout"
+        and len(node.input) > 2
+        and node.input[2]
+        and not _is_false(constants.get(node.input[2]))
+    ):
         raise CheckpointInvalid(f"`{path}` was exported with dropout on: it paints another picture each time.")
 
 
-def _is_false(model: ModelProto, name: str) -> bool:
-    tensor = next((tensor for tensor in model.graph.initializer if tensor.name == name), None)
-    if tensor is None:
-        tensor = next(
-            (node.attribute[0].t for node in model.graph.node if name in node.output and node.op_type == "Constant"),
-            None,
-        )
+def _is_false(tensor: TensorProto | None) -> bool:
     return tensor is not None and not numpy_helper.to_array(tensor).any()
 
 
 def _check_tensors(path: Path, model: ModelProto) -> None:
-    for tensor in _tensors(model.graph):
+    for tensor in _tensors(model):
         shown = f"`{tensor.name[:80]}` in `{path}`"
         if any(axis < 0 for axis in tensor.dims) or math.prod(tensor.dims) > _LARGEST_BYTES:
             raise CheckpointInvalid(f"{shown} claims {math.prod(tensor.dims):,} values.")
@@ -200,12 +243,20 @@ def _check_tensors(path: Path, model: ModelProto) -> None:
             raise CheckpointInvalid(f"{shown} holds NaN or infinity: its training diverged.")
 
 
-def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
+def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor that loading external data would look at, those in functions and graphs inside nodes included."""
+    parts: list[GraphProto | FunctionProto] = [model.graph, *model.functions]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, GraphProto):
+            yield from part.initializer
+        for attribute in (attribute for node in part.node for attribute in node.attribute):
             if attribute.HasField("t"):
                 yield attribute.t
+            yield from attribute.tensors
+            if attribute.HasField("g"):
+                parts.append(attribute.g)
+            parts.extend(attribute.graphs)
 
 
 @dataclass(frozen=True)
@@ -257,12 +308,14 @@ def _read_face(path: Path, model: ModelProto) -> _Face:
 
 def _probe(path: Path, model: ModelProto, face: _Face) -> Found:
     """Paint a black picture of each possible size until one works."""
-    session = start(path, model)
+    session = None
     axis = 3 if face.layout == "nhwc" else 1
     why = ""
     for size in face.sizes or SIZES:
         for count in face.channels or _CHANNELS:
             shape = (1, size, size, count) if face.layout == "nhwc" else (1, count, size, size)
+            _check_sizes(path, model, face.name, shape)
+            session = session or start(path, model)  # which computes all that is constant
             try:
                 painted = session.run(None, {face.name: np.zeros(shape, np.uint8 if face.house else np.float32)})[0]
             except Exception as exc:  # noqa: BLE001 - the runtime's errors have no common base
@@ -277,6 +330,36 @@ def _probe(path: Path, model: ModelProto, face: _Face) -> Found:
                 raise CheckpointInvalid(f"The network in `{path}` paints NaN or infinity: its training diverged.")
             return Found(count, int(painted.shape[axis]), size)
     raise CheckpointInvalid(f"The network in `{path}` can't be run: {why}.")
+
+
+def _check_sizes(path: Path, model: ModelProto, picture: str, shape: tuple[int, ...]) -> None:
+    """Raise CheckpointInvalid if a step makes more values of a picture of this shape than any generator would.
+
+    Sizes are inferred without computing anything; what can't be is left to the runtime.
+    """
+    light = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    light.graph.name = "sizes"
+    light.graph.node.extend(model.graph.node)
+    light.graph.input.append(onnx.helper.make_tensor_value_info(picture, _element_type(model, picture), shape))
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) <= _MOST_SIZES:
+            light.graph.initializer.append(tensor)
+        else:  # its values are not needed
+            light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    try:
+        inferred = onnx.shape_inference.infer_shapes(light, data_prop=True).graph
+    except Exception as exc:
+        raise CheckpointInvalid(f"`{path}` is no valid ONNX: {first_line(exc)}.") from exc
+    for value in inferred.value_info:
+        values = math.prod(axis.dim_value or 1 for axis in value.type.tensor_type.shape.dim)
+        if values > _MOST_VALUES:
+            raise CheckpointInvalid(
+                f"`{path}` makes {values:.2g} values in one step; at most {_MOST_VALUES:,} are taken."
+            )
+
+
+def _element_type(model: ModelProto, name: str) -> int:
+    return next(int(value.type.tensor_type.elem_type) for value in model.graph.input if value.name == name)
 
 
 def start(path: Path, model: ModelProto) -> onnxruntime.InferenceSession:

@@ -69,6 +69,12 @@ def probe(path: Path, network: nn.Module, said: Probe) -> Found:
                 raise CheckpointInvalid(f"The network in `{path}` paints {painted.dtype}; expected float32.")
             if not bool(torch.isfinite(painted).all()):
                 raise CheckpointInvalid(f"The network in `{path}` paints NaN or infinity: its training diverged.")
+            if 2 * min(painted.shape[2:]) <= size:  # unpadded convolutions may cost a generator a few pixels
+                sides = f"{size} x {size} pixels into {painted.shape[2]} x {painted.shape[3]}"
+                raise CheckpointInvalid(
+                    f"The network in `{path}` turns {sides}, as discriminators do; a generator paints as large as it "
+                    "sees."
+                )
             if painted.shape[1] not in _CHANNELS:
                 raise CheckpointInvalid(
                     f"The network in `{path}` paints {painted.shape[1]} channels; a generator paints 1 or 3."

@@ -34,7 +34,7 @@ from sketchbridge_export.sources.files import (
     read_entry,
 )
 from sketchbridge_export.sources.source import TORCH, Checkpoint
-from sketchbridge_export.sources.storages import check_storages
+from sketchbridge_export.sources.storages import check_old_file, check_storages
 
 _LARGEST_PICKLE_BYTES = 16 * 1024**2  # a U-Net-256 has 10 kB
 
@@ -72,7 +72,10 @@ def read_torch_file(path: Path, file: IO[bytes], sha256: str) -> Checkpoint:
 
 
 def _check_archive(path: Path, file: IO[bytes]) -> None:
-    """Compare the storages with what the pickle says of them; the old format's reader counts by itself."""
+    """Follow the pickle before it is read, and compare the storages with what it says of them.
+
+    The old format's reader counts those by itself.
+    """
     if file.read(4) == ZIP_MAGIC:
         file.seek(0)
         names = list_entries(path, file, sys.maxsize)
@@ -81,9 +84,12 @@ def _check_archive(path: Path, file: IO[bytes]) -> None:
             raise CheckpointInvalid(
                 f"`{path}` describes its tensors in {entry.file_size:,} bytes; that is no generator's."
             )
-        sizes = {name.removeprefix("data/"): found.file_size for name, found in names.items()}
+        sizes = {name[5:]: found.file_size for name, found in names.items() if name.startswith("data/")}
         with zipfile.ZipFile(file) as archive:
             check_storages(path, read_entry(path, archive, entry), sizes)
+    else:
+        file.seek(0)
+        check_old_file(path, file, _LARGEST_PICKLE_BYTES)
     file.seek(0)
 
 

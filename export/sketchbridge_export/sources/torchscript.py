@@ -1,7 +1,8 @@
 """Reads TorchScript archives, which hold a program: it is read as text first, and run only if all it does is paint.
 
 torch.jit.load runs `__setstate__` methods, and a program may call any operator, those that read and write files
-included. So every name that is called must be on the list of operators or defined in the archive itself.
+included. So every name that is called must be on the list of operators or defined in the archive itself. PyTorch's
+loader gets a copy of what was read here, and nothing else that the archive may hold.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 from torch import nn
 
 from sketchbridge_export.errors import CheckpointInvalid
-from sketchbridge_export.sources.files import METADATA_KEY, first_line, parse_metadata, read_entry
+from sketchbridge_export.sources.files import METADATA_KEY, first_line, parse_metadata, read_entry, repacked
 from sketchbridge_export.sources.operators import is_pure
 from sketchbridge_export.sources.probing import OWN_GRAPH, Probe, choose_reading, probe, take_state_dict
 from sketchbridge_export.sources.source import TORCHSCRIPT, Checkpoint, ReadyNetwork
@@ -30,7 +31,11 @@ from sketchbridge_export.sources.storages import check_storages
 from sketchbridge_export.sources.torchscript_graph import rebuild_program
 
 _LARGEST_CODE_BYTES = 1024**2  # a U-Net-256 has 30 kB
-_LARGEST_PICKLE_BYTES = 64 * 1024**2
+_LONGEST_STATEMENT = 1_000  # words and signs; what PyTorch writes has 90, and its parser dies of 3,000 brackets
+_LARGEST_PICKLE_BYTES = 2 * 1024**2  # a U-Net-256 has 20 kB
+_PICKLES = {"data.pkl": "data/", "constants.pkl": "constants/"}  # and the folder of their storages
+# Without what a network does not need: where its code comes from, what it was traced with.
+_LOADED = re.compile(r"code/[\w/]+\.py|(data|constants)\.pkl|(data|constants)/[0-9]+|version|byteorder")
 # What the language has beside operators: casts, checks, and lengths.
 _LANGUAGE = frozenset(
     """
@@ -63,28 +68,29 @@ def read_torchscript(
     The second is also done where the first is impossible. Raises CheckpointInvalid if it is damaged, does anything but
     compute, or doesn't turn a picture into a picture.
     """
+    loaded = {name: entry for name, entry in names.items() if _LOADED.fullmatch(name)}
     with zipfile.ZipFile(file) as archive:
-        for entry in names.values():  # the loader is C++ and trusts what it reads: nothing damaged may reach it
-            read_entry(path, archive, entry)
-        code = [name for name in names if name.startswith("code/") and name.endswith(".py")]
+        code = [name for name in loaded if name.startswith("code/")]
         if sum(names[name].file_size for name in code) > _LARGEST_CODE_BYTES:
             raise CheckpointInvalid(f"`{path}` has more than {_LARGEST_CODE_BYTES:,} bytes of program.")
         _check_code(path, [read_entry(path, archive, names[name]) for name in code])
-        for name in names:
-            if name.endswith((".pkl", ".debug_pkl")):
-                content = _check_pickle(path, name, names[name], archive)
-                folder = f"{name.removesuffix('.pkl')}/"
-                sizes = {key.removeprefix(folder): names[key].file_size for key in names if key.startswith(folder)}
-                if name != "traced_inputs.pkl":  # PyTorch writes those without their values, and nobody looks
-                    check_storages(path, content, sizes)
+        for name, folder in _PICKLES.items():
+            if name not in loaded:
+                raise CheckpointInvalid(f"`{path}` is damaged: `{name}` is missing. Copy it again.")
+            if names[name].file_size > _LARGEST_PICKLE_BYTES:
+                raise CheckpointInvalid(f"`{path}` is damaged: `{name}` has {names[name].file_size:,} bytes.")
+            content = read_entry(path, archive, names[name])
+            sizes = {key.removeprefix(folder): names[key].file_size for key in loaded if key.startswith(folder)}
+            check_storages(path, content, sizes)
+            _check_pickle(path, name, content)
         extra = names.get(f"extra/{METADATA_KEY}")
         text = None if extra is None else read_entry(path, archive, extra).decode(errors="replace")
-    metadata = parse_metadata(path, text)
-    file.seek(0)
+        metadata = parse_metadata(path, text)
+        copy = repacked(path, archive, loaded)  # also: the loader is C++ and trusts what it reads
     try:
-        with warnings.catch_warnings():
+        with copy, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TorchScript is on its way out, says PyTorch
-            module = torch.jit.load(file, map_location="cpu").eval()  # type: ignore[no-untyped-call]
+            module = torch.jit.load(copy, map_location="cpu").eval()  # type: ignore[no-untyped-call]
             state_dict = module.state_dict()
             frozen = torch.jit.freeze(module, optimize_numerics=False).inlined_graph
     except Exception as exc:
@@ -127,9 +133,12 @@ def _check_code(path: Path, sources: list[bytes]) -> None:
     defined = {name for word, name in pairwise(words) if word in ("def", "class")}
     # A method of a tensor is an operator, so a name that is an operator too means the operator.
     allowed = _LANGUAGE | {name for name in defined if not hasattr(torch.ops.aten, name)}
+    roots: list[str] = []  # of each word, the first name of the dotted one it is in: `torch` of `torch.nn.relu`
     for index, word in enumerate(words):
         after = words[index + 1 : index + 6]
-        root = _root(words, index)
+        dotted = index >= 2 and words[index - 1] == "." and words[index - 2].isidentifier()
+        root = roots[index - 2] if dotted else word
+        roots.append(root)
         if word in _FORBIDDEN:
             raise _refused(path, f"holds {_FORBIDDEN[word]}, `{word}`")
         if root == "__torch__":  # the archive's own
@@ -157,13 +166,6 @@ def _names_a_part(after: list[str]) -> bool:
     return re.fullmatch(r"\"\d+\"", after[3]) is not None and after[4] == ")"
 
 
-def _root(words: list[str], index: int) -> str:
-    """The first name of a dotted one: `torch` of `torch.nn.relu`."""
-    while index >= 2 and words[index - 1] == "." and words[index - 2].isidentifier():
-        index -= 2
-    return words[index]
-
-
 def _is_name(word: str) -> bool:
     """Whether it can name an operator. `_0` is a local name; what it stands for is looked at where that is named."""
     return word.isidentifier() and not keyword.iskeyword(word) and not re.fullmatch(r"_\d+", word)
@@ -184,17 +186,20 @@ def _words(path: Path, source: bytes) -> list[str]:
     if b"\0" in source:  # a run of them takes the tokenizer minutes
         raise CheckpointInvalid(f"`{path}` is damaged: its program can't be read. Copy it again.")
     try:
-        tokens = tokenize.tokenize(io.BytesIO(source).readline)
-        return [token.string for token in tokens if token.type in (tokenize.NAME, tokenize.OP, tokenize.STRING)]
+        # TorchScript is ASCII whatever its first line says: Python would obey `# coding: utf-16` and read other words.
+        tokens = list(tokenize.generate_tokens(io.StringIO(source.decode("ascii")).readline))
     except (tokenize.TokenError, SyntaxError, ValueError) as exc:
         raise CheckpointInvalid(f"`{path}` is damaged: its program can't be read. Copy it again.") from exc
+    length = 0
+    for token in tokens:
+        length = 0 if token.type == tokenize.NEWLINE else length + 1
+        if length > _LONGEST_STATEMENT:
+            raise _refused(path, f"has a statement of more than {_LONGEST_STATEMENT:,} words")
+    return [token.string for token in tokens if token.type in (tokenize.NAME, tokenize.OP, tokenize.STRING)]
 
 
-def _check_pickle(path: Path, name: str, entry: zipfile.ZipInfo, archive: zipfile.ZipFile) -> bytes:
-    """Its content. Raises CheckpointInvalid unless it is sound and names only tensors and the archive's classes."""
-    if entry.file_size > _LARGEST_PICKLE_BYTES:
-        raise CheckpointInvalid(f"`{path}` is damaged: `{name}` has {entry.file_size:,} bytes.")
-    content = read_entry(path, archive, entry)
+def _check_pickle(path: Path, name: str, content: bytes) -> None:
+    """Raise CheckpointInvalid unless it is sound and names only tensors and the archive's classes."""
     try:
         steps = [(opcode.name, str(argument)) for opcode, argument, _ in pickletools.genops(content)]
         pickletools.dis(content, out=_Nowhere())
@@ -204,7 +209,6 @@ def _check_pickle(path: Path, name: str, entry: zipfile.ZipInfo, archive: zipfil
         named = step == "GLOBAL" and not _GLOBALS.fullmatch(_as_written(argument))
         if named or step in ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"):
             raise _refused(path, f"holds an object, `{argument[:80]}`")
-    return content
 
 
 def _as_written(name: str) -> str:
