@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sketchbridge_export.errors import OptionInvalid, RepositoryError
-from sketchbridge_export.interface import INPUT_NAME, OUTPUT_NAME
-from sketchbridge_export.triton_config import MAX_BATCH_SIZE, generator_name, read_config
-from sketchbridge_preprocess import INTERFACE_SIDE_PX
+from sketchbridge_export.triton_config import FACE, MAX_BATCH_SIZE, generator_name, read_config, warmup
 
 FILE_NAME = "gpu.pbtxt"
 FOLDER_NAME = "configs"
@@ -84,37 +82,23 @@ def check_layout(path: Path) -> None:
 def gpu_config(name: str, plans: Plans) -> str:
     """configs/gpu.pbtxt of `<name>_generator`, to be read by `tritonserver --model-config-name=gpu`."""
     max_batch_size = plans.max_batch_size
-    shape = f"[ {INTERFACE_SIDE_PX}, {INTERFACE_SIDE_PX}, 3 ]"
     sizes = [size for size in _GRAPH_BATCH_SIZES if size < max_batch_size] + [max_batch_size]
     preferred = ", ".join(str(size) for size in sizes if size > 1) or "1"
     graphs = "\n".join(f"    graph_spec {{ batch_size: {size} }}" for size in sizes)
-    warmups = ",\n".join(_warmup(size, shape) for size in sizes)
+    warmups = ",\n".join(warmup(f"blank paper, {size} at once", size) for size in sizes)
     return f"""\
 # The `{name}` generator on an NVIDIA GPU: a line drawing in, a photograph out, both uint8 RGB.
 # Written by `sketchbridge export`; serve it with `sketchbridge serve --model-config-name gpu`.
 name: "{generator_name(name)}"
 backend: "tensorrt"
 
-# A plan fits one compute capability. A GPU that is not listed gets the default: {_default_reason(plans.portable)}.
+# A plan fits one compute capability. A GPU that is not listed gets the default: a plan that runs on all of them, more
+# slowly, or {_NO_PLAN}, which is not there, so that no GPU runs another's.
 {plans.lines()}
 # Pictures painted together at most, as the plans were built for.
 max_batch_size: {max_batch_size}
 
-input [
-  {{
-    name: "{INPUT_NAME}"  # black lines on white paper
-    data_type: TYPE_UINT8
-    dims: {shape}
-  }}
-]
-output [
-  {{
-    name: "{OUTPUT_NAME}"
-    data_type: TYPE_UINT8
-    dims: {shape}
-  }}
-]
-
+{FACE}
 # A batch costs a GPU little more than one picture, so a request waits half a millisecond for company: less than a
 # caller can notice. The sizes that CUDA graphs exist for are sent as soon as they are full.
 dynamic_batching {{
@@ -151,25 +135,3 @@ model_warmup [
 def _check_file(file: str) -> None:
     if not _FILE.fullmatch(file):
         raise OptionInvalid(f"The plan's file is {file!r}; Triton's TensorRT backend takes names that end with .plan.")
-
-
-def _default_reason(portable_plan: str | None) -> str:
-    if portable_plan is None:
-        return "a file that is not there,\n# so that it never runs another's"
-    return "a plan\n# that runs on all of them, more slowly"
-
-
-def _warmup(size: int, shape: str) -> str:
-    return f"""\
-  {{
-    name: "blank paper, {size} at once"
-    batch_size: {size}
-    inputs {{
-      key: "{INPUT_NAME}"
-      value: {{
-        data_type: TYPE_UINT8
-        dims: {shape}
-        zero_data: true
-      }}
-    }}
-  }}"""

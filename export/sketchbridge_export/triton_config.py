@@ -88,6 +88,25 @@ _USUAL_FILES = {"onnxruntime": "model.onnx", "openvino": "model.xml"}  # where a
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
+_SHAPE = f"[ {INTERFACE_SIDE_PX}, {INTERFACE_SIDE_PX}, 3 ]"
+# What every generator shows, on any backend.
+FACE = f"""\
+input [
+  {{
+    name: "{INPUT_NAME}"  # black lines on white paper
+    data_type: TYPE_UINT8
+    dims: {_SHAPE}
+  }}
+]
+output [
+  {{
+    name: "{OUTPUT_NAME}"
+    data_type: TYPE_UINT8
+    dims: {_SHAPE}
+  }}
+]
+"""
+
 
 def check_name(name: str) -> None:
     """Raise OptionInvalid unless `name` can be the name of a user-facing model."""
@@ -144,7 +163,6 @@ def read_config(path: Path) -> model_config_pb2.ModelConfig:
 def generator_config(name: str, kind: str = DEFAULT_KIND) -> str:
     """config.pbtxt of `<name>_generator`, on the CPU. kind: the artefact that is served, a key of SERVED."""
     served = SERVED[kind]
-    shape = f"[ {INTERFACE_SIDE_PX}, {INTERFACE_SIDE_PX}, 3 ]"
     return f"""\
 # The `{name}` generator: a line drawing in, a photograph out, both uint8 RGB.
 # Written once by `sketchbridge export`; later exports add versions and leave this file as you have changed it.
@@ -156,21 +174,7 @@ default_model_filename: "{served.file}"
 # Raise it on a GPU, together with the other steps of the ensembles.
 max_batch_size: {MAX_BATCH_SIZE}
 
-input [
-  {{
-    name: "{INPUT_NAME}"  # black lines on white paper
-    data_type: TYPE_UINT8
-    dims: {shape}
-  }}
-]
-output [
-  {{
-    name: "{OUTPUT_NAME}"
-    data_type: TYPE_UINT8
-    dims: {shape}
-  }}
-]
-
+{FACE}
 # Requests that wait while the network is busy are painted together. No request waits for company when it is idle:
 # raise the delay (microseconds) only on a GPU, where a batch costs little more than one picture.
 dynamic_batching {{
@@ -188,20 +192,26 @@ instance_group [
 {"".join(_parameter(key, *value) for key, value in served.parameters.items())}
 # The first run allocates its buffers and takes longer; do it before the model counts as ready.
 model_warmup [
+{warmup("blank paper", 1)}
+]
+"""
+
+
+def warmup(title: str, batch_size: int) -> str:
+    """An entry of model_warmup: that many blank pictures at once."""
+    return f"""\
   {{
-    name: "blank paper"
-    batch_size: 1
+    name: "{title}"
+    batch_size: {batch_size}
     inputs {{
       key: "{INPUT_NAME}"
       value: {{
         data_type: TYPE_UINT8
-        dims: {shape}
+        dims: {_SHAPE}
         zero_data: true
       }}
     }}
-  }}
-]
-"""
+  }}"""
 
 
 def _parameter(key: str, value: str, comment: str) -> str:
