@@ -20,11 +20,11 @@ from torch import nn
 from sketchbridge_export.artefacts import tensorrt
 from sketchbridge_export.artefacts.compose import write_interface_onnx
 from sketchbridge_export.artefacts.onnx import write_onnx
+from sketchbridge_export.artefacts.plan_progress import Step
 from sketchbridge_export.artefacts.tensorrt import (
     PRECISIONS,
     Gpu,
     Precision,
-    Step,
     build_plan,
     find_gpus,
     paint_with_plan,

@@ -17,9 +17,7 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -29,11 +27,11 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 import torch
-import tqdm
 from onnx import TensorProto
 
 from sketchbridge_export.artefacts.half_precision import half_precision_graph, plain_weights, replace_nodes
 from sketchbridge_export.artefacts.int8_qdq import quantised_graph
+from sketchbridge_export.artefacts.plan_progress import Bars, Step, make_monitor, run_build
 from sketchbridge_export.errors import BuildFailed, OptionInvalid, RepositoryError
 from sketchbridge_export.interface import INPUT_NAME, OUTPUT_NAME
 from sketchbridge_export.parity import Paint, Pictures
@@ -57,7 +55,6 @@ _LEVELS: dict[HardwareCompatibility, str] = {"ampere+": "AMPERE_PLUS", "same-cc"
 _OLDEST: dict[HardwareCompatibility, tuple[int, int]] = {"none": (0, 0), "ampere+": (8, 0), "same-cc": (7, 5)}
 _LARGEST_BATCH = 1024  # of the ONNX graph
 _LARGEST_TIMING_CACHE_BYTES = 1024**3
-_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -67,16 +64,6 @@ class Gpu:
     name: str
     compute_capability: str
     driver_version: str
-
-
-@dataclass(frozen=True)
-class Step:
-    """How far a phase of the build is; phases nest, and the library makes their names up."""
-
-    phase: str
-    parent: str | None
-    done: int
-    steps: int
 
 
 @dataclass(frozen=True)
@@ -202,8 +189,8 @@ def build_plan(
     if timing_cache is not None and gpu is not None:
         cache_path = timing_cache / timing_cache_name(gpu, library.__version__)
         cache = _attach_timing_cache(config, cache_path)  # noqa: F841 - has to outlive the build
-    with _Bars(progress) as report:
-        serialised = _build(native, network, config, _make_monitor(library, report))
+    with Bars(progress) as report:
+        serialised = run_build(native, network, config, make_monitor(library, report))
     if serialised is None:
         reason = _first(messages.errors, "it gives no reason")
         raise BuildFailed(f"{builder} {library.__version__} can't build `{graph}`: {reason}")
@@ -463,103 +450,6 @@ def _swap(nodes: list[onnx.NodeProto], first: onnx.NodeProto, second: onnx.NodeP
     first.input[0], first.output[0] = between, result
     here, there = nodes.index(first), nodes.index(second)
     nodes[here], nodes[there] = second, first
-
-
-def _build(native: Any, network: Any, config: Any, monitor: Any) -> Any:
-    """The serialised network, or None if the library failed.
-
-    The library works in a thread of its own and lets go of Python meanwhile, so that Ctrl-C arrives here: it is passed
-    on through the progress monitor, and raised again once the library has stopped.
-    """
-    config.progress_monitor = monitor
-    results: list[Any] = []
-    finished = threading.Event()
-
-    def work() -> None:
-        try:
-            results.append(native.build_serialized_network(network, config))
-        finally:
-            finished.set()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    interrupted: KeyboardInterrupt | None = None
-    while not finished.is_set():  # not `join`, which may take a running thread for ended once it was interrupted
-        try:
-            finished.wait(_POLL_S)
-        except KeyboardInterrupt as exc:  # noqa: PERF203 - it is the loop that waits for it
-            interrupted = exc
-            monitor.cancelled = True
-    thread.join()
-    if interrupted is not None:
-        raise interrupted
-    if monitor.fault is not None:
-        raise monitor.fault
-    return results[0] if results else None
-
-
-def _make_monitor(library: Any, report: Callable[[Step], None]) -> Any:
-    class Monitor(library.IProgressMonitor):  # type: ignore[misc]  # found at run time
-        """Counts the steps of each phase. The library calls from threads of its own, one at a time a phase."""
-
-        def __init__(self) -> None:
-            library.IProgressMonitor.__init__(self)
-            self.cancelled = False
-            self.fault: Exception | None = None
-            self._phases: dict[str, Step] = {}
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self._report(Step(phase_name, parent_phase, 0, num_steps))
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            known = self._phases.get(phase_name)
-            if known is not None:
-                self._report(Step(phase_name, known.parent, step + 1, known.steps))
-            return not self.cancelled
-
-        def phase_finish(self, phase_name: str) -> None:
-            known = self._phases.pop(phase_name, None)
-            if known is not None and not self.cancelled:
-                self._report(Step(phase_name, known.parent, known.steps, known.steps))
-
-        def _report(self, step: Step) -> None:
-            if step.done < step.steps:
-                self._phases[step.phase] = step
-            try:
-                report(step)
-            except Exception as exc:  # noqa: BLE001 - an exception can't pass through the library; it is raised later
-                self.cancelled, self.fault = True, self.fault or exc
-
-    return Monitor()
-
-
-class _Bars:
-    """Passes steps on to the caller, or shows one bar a phase on a terminal, below each other as they nest."""
-
-    def __init__(self, progress: Callable[[Step], None] | None) -> None:
-        self._progress = progress
-        self._bars: dict[str, Any] = {}
-        self._shown = progress is None and sys.stderr.isatty()
-
-    def __enter__(self) -> Callable[[Step], None]:
-        return self._show
-
-    def __exit__(self, *_: object) -> None:
-        for bar in self._bars.values():
-            bar.close()
-
-    def _show(self, step: Step) -> None:
-        if self._progress is not None:
-            self._progress(step)
-        if not self._shown:
-            return
-        bar = self._bars.get(step.phase)
-        if bar is None:
-            bar = tqdm.tqdm(desc=step.phase, total=step.steps, leave=step.parent is None, file=sys.stderr)
-            self._bars[step.phase] = bar
-        bar.update(step.done - bar.n)
-        if step.done == step.steps:
-            self._bars.pop(step.phase).close()
 
 
 def _make_logger(library: Any) -> Any:
