@@ -12,7 +12,7 @@ from sketchbridge_client import Client
 from sketchbridge_server import ServerConfig, TritonServer
 
 ROOT = Path(__file__).resolve().parent.parent
-SKETCHES = sorted((ROOT / "examples" / "sketches").glob("*.png"))
+SKETCHES = sorted((ROOT / "examples" / "sketches" / "shoes").glob("*.png"))
 PHOTOS = [Path(str(files("skimage.data") / name)) for name in ("chelsea.png", "coffee.png", "rocket.jpg")]
 
 

@@ -16,8 +16,8 @@ def building_block(name: str) -> Path:
 
 
 def drawings() -> Path:
-    """The folder of the hand-drawn sketches (PNG)."""
-    return _shipped("drawings", "examples/sketches")
+    """The folder of the hand-drawn shoes (PNG), which every export is compared on, whatever its generator paints."""
+    return _shipped("drawings", "examples/sketches/shoes")
 
 
 def _shipped(in_wheel: str, in_checkout: str) -> Path:

@@ -199,7 +199,7 @@ def main() -> int:
     """Start a server of its own, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: %(default)s")
-    parser.add_argument("--pictures", type=Path, default=Path("examples/sketches"), help="drawings to send (PNG)")
+    parser.add_argument("--pictures", type=Path, default=Path("examples/sketches/shoes"), help="drawings to send (PNG)")
     parser.add_argument("--model", default="shoes", help="painter to call (default: %(default)s)")
     parser.add_argument("--callers", type=int, nargs="+", default=[1, 4], help="callers at once (default: 1 4)")
     parser.add_argument("--rounds", type=int, default=8, help="rounds of each side (default: %(default)s)")
