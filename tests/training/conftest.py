@@ -11,9 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from sketchbridge_training import Settings, Trainer
+from sketchbridge_preprocess import Size
+from sketchbridge_training import Settings, Trainer, open_sources
 
 TINY = Settings(epochs=1, batch_size=2, ngf=2, ndf=2, seed=5)  # 5 steps on the photos below
+
+
+def open_trainer(data: Path, run: Path, settings: Settings = TINY, **options: Any) -> Trainer:
+    """A trainer on a folder, at the real size, drawing in this process."""
+    training, held_out = open_sources(data, size=Size(256, 256))
+    return Trainer(training, held_out, run, settings, workers=0, **options)
 
 
 def draw_photo(number: int) -> Any:
@@ -51,7 +58,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def first_checkpoint(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The checkpoint of a TINY run before its first step."""
-    trainer = Trainer(photos, tmp_path_factory.mktemp("saved"), TINY, workers=0)
+    trainer = open_trainer(photos, tmp_path_factory.mktemp("saved"))
     trainer.save()
     return trainer.checkpoint_path.read_bytes()
 

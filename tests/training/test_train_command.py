@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import os
 import signal
 import subprocess
@@ -11,8 +13,11 @@ import pytest
 import torch
 
 from sketchbridge_cli import main
+from sketchbridge_training import Settings
+from sketchbridge_training.command import add_arguments
 from tests.training.conftest import write_photos
 
+RECIPES = Path(__file__).parent.parent.parent / "training" / "recipes"
 TINY = ("--epochs", "1", "--batch-size", "1", "--ngf", "2", "--ndf", "2", "--workers", "0")
 
 
@@ -28,7 +33,12 @@ def test_the_command_trains_shows_progress_and_names_the_checkpoint(
     assert out == f"wrote: `{tmp_path / 'run' / 'checkpoint.pt'}`\n"
     assert "2/2 [" in err  # 11 photos in batches of 4
     assert "l1=" in err
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoint.pt", "losses.csv", "previews"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "checkpoint.pt",
+        "losses.csv",
+        "previews",
+        "tensorboard",
+    ]
     assert (tmp_path / "run" / "checkpoint.pt").stat().st_mode == (tmp_path / "run" / "losses.csv").stat().st_mode
 
 
@@ -45,7 +55,12 @@ def test_the_command_trains_shows_progress_and_names_the_checkpoint(
         (("--device", "gpu"), "There is no device `gpu` here"),
         (("--device", "cuda:77"), "There is no device `cuda:77` here"),
         (("--device", "meta"), "There is no device `meta` here"),
-        (("--batch-size", "64"), "1 epochs of 11 photos in batches of 64 are 0 steps"),
+        (("--steps", "0"), "`steps` is 0"),
+        (("--l1-weight", "-1"), "`l1_weight` is -1.0; it must be 0 or more"),
+        (("--feature-weight", "nan"), "`feature_weight` is nan"),
+        (("--average-decay", "1"), "`average_decay` is 1.0; it must be in [0, 1)"),
+        (("--augment", "colour,rotation"), "`augment` is colour, rotation; it takes each of colour, translation"),
+        (("--batch-size", "64"), "1 epochs of 11 pictures in batches of 64 are 0 steps"),
     ],
 )
 def test_an_option_that_cannot_be_is_exit_2_in_one_line(
@@ -58,6 +73,44 @@ def test_an_option_that_cannot_be_is_exit_2_in_one_line(
     assert message in err
     assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_name_is_a_folder_below_runs_and_cannot_lead_elsewhere(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(photos, "--name", "tiny", *TINY, "--steps", "1") == 0
+    assert capsys.readouterr().out == "wrote: `runs/tiny/checkpoint.pt`\n"
+    for name in ("../tiny", "", "a/b", ".hidden"):
+        assert call(photos, "--name", name, *TINY) == 2
+        assert "can't be a generator's name" in capsys.readouterr().err
+
+
+def test_the_command_says_what_it_found_before_it_trains(
+    photos: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(photos, "--run", run, *TINY, "--batch-size", "2", "--seed", "5") == 0
+    assert capsys.readouterr().err.startswith(f"training on 11 photos in `{photos}`; ")
+
+
+def test_options_can_come_from_a_file_with_comments_and_those_after_it_win(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = tmp_path / "tiny.args"
+    options.write_text("# a tiny one\n--epochs 1 --batch-size 1\n--ngf 2\n--ndf 2  # narrow\n--workers 0\n--steps 40\n")
+    assert call(photos, f"@{options}", "--run", tmp_path / "run", "--steps", "2") == 0
+    assert "2/2 [" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.args")), ids=lambda path: path.stem)
+def test_the_recipes_of_the_shipped_generators_are_taken_and_name_lists_that_are_there(recipe: Path) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    arguments = parser.parse_args(["photos", f"@{recipe}"])
+    Settings(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Settings)})
+    assert arguments.name == recipe.stem
+    for path in [*arguments.held_out, arguments.drawings_folder]:
+        assert path is None or (RECIPES.parent.parent / path).exists(), path
 
 
 def test_unusable_photos_are_exit_1_before_the_first_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,10 +151,13 @@ def test_help_has_examples_and_needs_neither_torch_nor_opencv_nor_numpy() -> Non
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("0 []\n")
-    assert "examples:\n  sketchbridge train photos/shoes --run runs/shoes" in done.stdout
+    assert "examples:\n  sketchbridge train photos/shoes --name shoes" in done.stdout
 
 
-def test_ctrl_c_finishes_the_step_saves_says_how_to_resume_and_is_exit_130(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stop", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_step_saves_and_says_how_to_resume(
+    stop: signal.Signals, status: int, photos: Path, tmp_path: Path
+) -> None:
     words = [*TINY, "--epochs", "500", "--workers", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "sketchbridge_cli", "train", str(photos), "--run", str(tmp_path), *words],
@@ -115,11 +171,11 @@ def test_ctrl_c_finishes_the_step_saves_says_how_to_resume_and_is_exit_130(photo
         losses = tmp_path / "losses.csv"
         while process.poll() is None and not (losses.exists() and len(losses.read_text().splitlines()) > 2):
             time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
+        os.killpg(process.pid, stop)  # as a terminal does with Ctrl-C: the workers get it too
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130, err
+    assert process.returncode == status, err
     step = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["sketchbridge"]["step"]
     assert step >= 2
     assert out == ""

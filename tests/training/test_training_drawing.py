@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sketchbridge_preprocess import decode
+from sketchbridge_preprocess import Size, canny, decode, normalise_sketch
 from sketchbridge_training import draw
 from sketchbridge_training.drawing import _METHODS
 from tests.training.conftest import draw_photo
@@ -94,3 +94,22 @@ def test_any_photo_of_any_shape_is_drawn_at_its_size(width: int, height: int, se
     lines = draw(photo, random)
     assert lines.shape == (height, width)
     assert lines.dtype == np.uint8
+
+
+def test_four_drawings_in_ten_are_what_the_server_draws() -> None:
+    photo = draw_photo(4)
+    served = normalise_sketch(canny(photo), Size(photo.shape[1], photo.shape[0]))
+    differences = [np.abs(draw(photo, np.random.default_rng(seed)) - served.astype(int)).mean() for seed in range(120)]
+    assert 0.1 < np.mean([difference == 0 for difference in differences]) < 0.3
+    assert 0.3 < np.mean([difference < 2 for difference in differences]) < 0.6
+
+
+def test_what_lies_outside_the_subject_is_not_drawn() -> None:
+    photo = disc((40, 30, 60), WHITE, radius=30)
+    cv2.rectangle(photo, (2, 2), (30, 30), BLACK, -1)
+    subject = np.zeros((160, 160), np.bool_)
+    subject[45:115, 45:115] = True
+    for seed in range(20):
+        lines = draw(photo, np.random.default_rng(seed), subject=subject)
+        assert lines[:34, :34].min() > 128
+        assert (lines[40:120, 40:120] < 128).any()

@@ -13,9 +13,9 @@ import torch
 
 import sketchbridge_training
 from sketchbridge_cli import main
-from sketchbridge_training import CheckpointInvalid, OptionInvalid, Settings, Trainer
+from sketchbridge_training import CheckpointInvalid, OptionInvalid, Settings
 from sketchbridge_training.checkpoint import read_checkpoint, write_checkpoint
-from tests.training.conftest import TINY
+from tests.training.conftest import TINY, open_trainer
 
 
 @pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
@@ -24,23 +24,23 @@ def test_a_damaged_checkpoint_is_refused_by_name(photos: Path, run: Path, kept: 
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept) if kept < 1 else int(kept)])
     with pytest.raises(CheckpointInvalid, match=r"checkpoint\.pt` is damaged or no checkpoint .*Name another run"):
-        Trainer(photos, run, TINY, workers=0)
+        open_trainer(photos, run)
 
 
 @pytest.mark.parametrize("content", [{"model.weight": torch.zeros(3)}, [1, 2], torch.zeros(3), {"generator": {}}])
 def test_a_checkpoint_of_somebody_else_is_refused(photos: Path, tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "checkpoint.pt")
     with pytest.raises(CheckpointInvalid, match="was not written by `sketchbridge train`"):
-        Trainer(photos, tmp_path, TINY, workers=0)
+        open_trainer(photos, tmp_path)
 
 
-@pytest.mark.parametrize("change", [{"colour": 1}, {"epochs": 0}])
+@pytest.mark.parametrize("change", [{"colour": 1}, {"epochs": 0}, {"gan_loss": "wgan"}])
 def test_settings_that_this_version_does_not_know_are_refused(photos: Path, run: Path, change: dict[str, int]) -> None:
     content = torch.load(run / "checkpoint.pt", weights_only=True)
     content["training"]["settings"].update(change)
     torch.save(content, run / "checkpoint.pt")
     with pytest.raises(CheckpointInvalid, match="another version"):
-        Trainer(photos, run, TINY, workers=0)
+        open_trainer(photos, run)
 
 
 @pytest.mark.parametrize("part", ["generator", "discriminator", "optimisers"])
@@ -49,13 +49,13 @@ def test_networks_that_do_not_fit_the_settings_are_refused(photos: Path, run: Pa
     content["training"][part] = {}
     torch.save(content, run / "checkpoint.pt")
     with pytest.raises(CheckpointInvalid, match="doesn't hold the networks that its settings describe"):
-        Trainer(photos, run, TINY, workers=0)
+        open_trainer(photos, run)
 
 
 def test_other_settings_than_the_runs_are_refused(photos: Path, run: Path) -> None:
     for change in ({"seed": 6}, {"ngf": 4}, {"l1_weight": 10.0}, {"learning_rate": 1e-4}):
         with pytest.raises(CheckpointInvalid, match="was started with Settings"):
-            Trainer(photos, run, dataclasses.replace(TINY, **change), workers=0)
+            open_trainer(photos, run, dataclasses.replace(TINY, **change))
 
 
 def test_fewer_epochs_than_are_done_are_refused(photos: Path, run: Path) -> None:
@@ -63,7 +63,7 @@ def test_fewer_epochs_than_are_done_are_refused(photos: Path, run: Path) -> None
     content["sketchbridge"]["step"] = 40
     torch.save(content, run / "checkpoint.pt")
     with pytest.raises(OptionInvalid, match="are 5 steps, and 40 are done"):
-        Trainer(photos, run, TINY, workers=0)
+        open_trainer(photos, run)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
@@ -120,7 +120,7 @@ def test_rates_and_weights_outside_their_range_are_refused(change: dict[str, Any
 
 
 def test_schedules_below_one_step_are_refused(photos: Path, tmp_path: Path) -> None:
-    trainer = Trainer(photos, tmp_path, TINY, workers=0)
+    trainer = open_trainer(photos, tmp_path)
     for name in ("save_every", "preview_every"):
         with pytest.raises(OptionInvalid, match=f"`{name}` is 0"):
             trainer.train(report=lambda _: None, **{name: 0})

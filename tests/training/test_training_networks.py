@@ -24,16 +24,36 @@ def test_the_generator_keeps_the_shape_and_paints_in_range(levels: int, side: in
 
 def test_the_discriminator_judges_patches() -> None:
     pair = torch.rand(2, 3, 256, 256), torch.rand(2, 3, 256, 256)
-    assert PatchDiscriminator(ndf=2)(*pair).shape == (2, 1, 30, 30)
+    for spectral_norm in (False, True):
+        verdicts, features = PatchDiscriminator(ndf=2, spectral_norm=spectral_norm)(*pair)
+        assert verdicts.shape == (2, 1, 30, 30)
+        assert [tuple(feature.shape) for feature in features] == [
+            (2, 2, 128, 128),
+            (2, 4, 64, 64),
+            (2, 8, 32, 32),
+            (2, 16, 31, 31),
+        ]
 
 
 def test_a_patch_is_70_pixels_wide() -> None:
     judge = PatchDiscriminator(ndf=2).eval()
     photo = torch.zeros(1, 3, 256, 256, requires_grad=True)
-    judge(torch.zeros(1, 3, 256, 256), photo)[0, 0, 15, 15].backward()
+    judge(torch.zeros(1, 3, 256, 256), photo)[0][0, 0, 15, 15].backward()
     assert photo.grad is not None
     seen = photo.grad.abs().sum(dim=(0, 1)).nonzero()
     assert (seen.max(dim=0).values - seen.min(dim=0).values + 1).tolist() == [70, 70]
+
+
+def test_spectral_norm_bounds_every_layer() -> None:
+    judge = PatchDiscriminator(ndf=4, spectral_norm=True)
+    pair = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64)
+    for _ in range(60):  # each takes one step of the power iteration
+        judge(*pair)
+    judge.eval()
+    for module in judge.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            largest = torch.linalg.matrix_norm(module.weight.flatten(1).detach(), ord=2)
+            assert float(largest) == pytest.approx(1, abs=0.05)
 
 
 def test_dropout_works_in_training_only() -> None:

@@ -1,28 +1,28 @@
 from __future__ import annotations
 
-import io
-from collections import Counter
+import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from sketchbridge_preprocess import Size
-from sketchbridge_training import DataInvalid, PairStream, find_photos
+from sketchbridge_training import DataInvalid, PairStream
+from sketchbridge_training.layout import Item
 from sketchbridge_training.loading import load_batches
-from sketchbridge_training.pairs import check_photos, load_photo, to_image, to_tensor
-from tests.training.conftest import draw_photo, write_photos
+from sketchbridge_training.pairs import to_image, to_tensor
+from sketchbridge_training.photos import check_photos
+from sketchbridge_training.sources import DrawnSource
+from tests.training.conftest import write_photos
 
 SIDE = Size(64, 64)
 
 
 def stream_of(photos: Path, seed: int = 1) -> PairStream:
-    return PairStream(sorted(photos.iterdir()), size=SIDE, seed=seed)
+    items = [Item(path.name, path) for path in sorted(photos.iterdir())]
+    return PairStream(DrawnSource(items, size=SIDE, description=""), seed=seed)
 
 
 def equal(one: tuple[torch.Tensor, torch.Tensor], other: tuple[torch.Tensor, torch.Tensor]) -> bool:
@@ -66,78 +66,6 @@ def test_the_same_photo_is_never_shown_the_same_twice(tmp_path: Path) -> None:
     assert not any(equal(pairs[i], pairs[j]) for i in range(4) for j in range(i))
 
 
-@settings(max_examples=30)
-@given(st.sets(st.text("abcdefghij", min_size=1, max_size=6), min_size=20, max_size=60), st.integers(12, 19))
-def test_a_photo_stays_on_its_side_when_others_are_added(
-    tmp_path_factory: pytest.TempPathFactory, names: set[str], start: int
-) -> None:
-    folder = tmp_path_factory.mktemp("names")
-
-    def add(some: list[str]) -> None:
-        for name in some:
-            (folder / f"{name}.png").touch()
-
-    add(sorted(names)[:start])
-    trained, held_out = find_photos(folder)
-    assert len(trained) + len(held_out) == start
-    add(sorted(names)[start:])
-    trained_now, held_out_now = find_photos(folder)
-    assert set(trained) <= set(trained_now)
-    stand_in = len(held_out) == 1 and held_out[0] == min(trained + held_out)
-    assert stand_in or set(held_out) <= set(held_out_now)
-    assert not set(trained_now) & set(held_out_now)
-
-
-def test_one_photo_in_twenty_is_held_out(tmp_path: Path) -> None:
-    for number in range(400):
-        (tmp_path / f"shoe {number}.jpg").touch()
-    trained, held_out = find_photos(tmp_path)
-    assert 8 <= len(held_out) <= 34
-    assert Counter([*trained, *held_out]) == Counter(tmp_path.iterdir())
-
-
-def test_only_picture_files_directly_in_the_folder_count(tmp_path: Path) -> None:
-    write_photos(tmp_path, range(12))
-    (tmp_path / "notes.txt").touch()
-    (tmp_path / "folder.png").mkdir()
-    (tmp_path / "LOUD.JPG").touch()
-    trained, held_out = find_photos(tmp_path)
-    assert len(trained) + len(held_out) == 13
-
-
-def test_a_missing_folder_and_too_few_photos_are_said_to_be_so(tmp_path: Path) -> None:
-    with pytest.raises(DataInvalid, match="nowhere` is not a folder"):
-        find_photos(tmp_path / "nowhere")
-    write_photos(tmp_path, range(11))
-    with pytest.raises(DataInvalid, match=r"holds 11 photos .* at least 12 are needed"):
-        find_photos(tmp_path)
-
-
-def png_of(photo: Any) -> bytes:
-    buffer = io.BytesIO()
-    Pillow.fromarray(photo).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def test_unusable_files_are_counted_and_the_first_is_named_before_anything_is_decoded(tmp_path: Path) -> None:
-    photos = sorted(write_photos(tmp_path, range(12)).iterdir())
-    check_photos(photos)
-    photos[3].write_bytes(photos[3].read_bytes()[:-40])
-    with pytest.raises(DataInvalid, match=r"`.*/03\.png` can't be used: The PNG is cut off.* Mend or remove"):
-        check_photos(photos)
-    photos[7].write_bytes(b"GIF89a" + bytes(100))
-    with pytest.raises(DataInvalid, match=r"03\.png.* 1 more of 12 can't be used either"):
-        check_photos(photos)
-
-
-def test_a_photo_of_too_many_pixels_is_found_by_its_header(tmp_path: Path) -> None:
-    photo = bytearray(png_of(draw_photo(0)))
-    photo[16:24] = (30_000).to_bytes(4, "big") * 2  # width and height of the IHDR chunk
-    (tmp_path / "huge.png").write_bytes(photo)
-    with pytest.raises(DataInvalid, match="900,000,000 pixels"):
-        check_photos([tmp_path / "huge.png"])
-
-
 def break_pixels(path: Path) -> None:
     """Damage that no header shows."""
     data = bytearray(path.read_bytes())
@@ -165,11 +93,6 @@ def test_whatever_process_draws_the_pairs_are_the_same_and_a_broken_photo_is_nam
         assert equal((sketches[0], shown[0]), stream[index])
 
 
-def test_a_photo_that_is_gone_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataInvalid, match=r"gone\.png` can't be used: .*No such file"):
-        load_photo(tmp_path / "gone.png", SIDE)
-
-
 def test_batches_are_the_streams_pairs_in_order_from_any_batch_on(photos: Path) -> None:
     stream = stream_of(photos)
     batches = list(load_batches(stream, batch_size=3, first=2, stop=4, workers=0))
@@ -185,8 +108,10 @@ def test_pictures_survive_the_way_to_a_tensor_and_back() -> None:
     assert to_image(torch.full((3, 2, 2), 7.0)).min() == 255
 
 
-def test_a_photo_is_cropped_to_its_middle(tmp_path: Path) -> None:
-    wide = np.zeros((50, 150, 3), np.uint8)
-    wide[:, 50:100] = 255
-    (tmp_path / "wide.png").write_bytes(png_of(wide))
-    assert load_photo(tmp_path / "wide.png", SIDE).min() == 255
+def test_a_stream_sent_to_another_process_takes_no_pictures_along(photos: Path) -> None:
+    stream = stream_of(photos)
+    sent_unused = len(pickle.dumps(stream))
+    pairs = [stream[index] for index in range(12)]
+    sent = pickle.dumps(stream)
+    assert len(sent) == sent_unused
+    assert equal(pickle.loads(sent)[5], pairs[5])  # noqa: S301 - our own

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from sketchbridge_preprocess import decode
-from sketchbridge_training import Progress, Trainer
+from sketchbridge_training import Progress, Settings
 from sketchbridge_training.progress import LossLog
-from tests.training.conftest import TINY
+from sketchbridge_training.settings import AUGMENTATIONS
+from tests.training.conftest import TINY, open_trainer
 
 
 def ignore(_progress: Progress) -> None:
@@ -53,7 +54,7 @@ def differences(one: Any, other: Any, name: str = "") -> list[str]:
 def uninterrupted(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 5 steps that was saved and previewed once, at its end."""
     run = tmp_path_factory.mktemp("uninterrupted")
-    Trainer(photos, run, TINY, workers=0).train(report=ignore)
+    open_trainer(photos, run).train(report=ignore)
     return run
 
 
@@ -61,20 +62,43 @@ def test_a_run_that_was_interrupted_and_resumed_ends_with_exactly_the_same_weigh
     photos: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        Trainer(photos, tmp_path, TINY, workers=0).train(report=stop_after(2))
+        open_trainer(photos, tmp_path).train(report=stop_after(2))
     assert content_of(tmp_path)["sketchbridge"]["step"] == 2
     with (tmp_path / "losses.csv").open("a") as file:  # what a process killed in its fifth step would leave behind
-        file.write("3,9.0,9.0,9.0\n4,9.0,9.0,9.0\n5,9.")
+        file.write("3,9.0,,9.0,9.0\n4,9.0,,9.0,9.0\n5,9.")
     torch.manual_seed(999)  # another process would have other random numbers
-    resumed = Trainer(photos, tmp_path, TINY, workers=0)
+    resumed = open_trainer(photos, tmp_path)
     assert (resumed.step, resumed.saved_step) == (2, 2)
     resumed.train(report=ignore)
     assert differences(content_of(uninterrupted), content_of(tmp_path)) == []
     assert (tmp_path / "losses.csv").read_bytes() == (uninterrupted / "losses.csv").read_bytes()
 
 
+def test_twenty_steps_with_everything_switched_on_are_resumed_in_the_middle_to_the_same_weights(
+    photos: Path, tmp_path: Path
+) -> None:
+    everything = Settings(
+        steps=20,
+        batch_size=2,
+        ngf=2,
+        ndf=2,
+        gan_loss="lsgan",
+        feature_weight=10.0,
+        spectral_norm=True,
+        augment=AUGMENTATIONS,
+        seed=3,
+    )
+    open_trainer(photos, tmp_path / "whole", everything).train(report=ignore)
+    with pytest.raises(KeyboardInterrupt):
+        open_trainer(photos, tmp_path / "parts", everything).train(report=stop_after(9))
+    resumed = open_trainer(photos, tmp_path / "parts", everything)
+    assert (resumed.step, resumed.steps) == (9, 20)
+    resumed.train(report=ignore)
+    assert differences(content_of(tmp_path / "whole"), content_of(tmp_path / "parts")) == []
+
+
 def test_saving_and_previewing_all_the_time_changes_nothing(photos: Path, uninterrupted: Path, tmp_path: Path) -> None:
-    Trainer(photos, tmp_path, TINY, workers=0).train(report=ignore, save_every=2, preview_every=3)
+    open_trainer(photos, tmp_path).train(report=ignore, save_every=2, preview_every=3)
     assert differences(content_of(uninterrupted), content_of(tmp_path)) == []
     previews = sorted(path.name for path in (tmp_path / "previews").iterdir())
     assert previews == ["000003.png", "000005.png"]
@@ -85,7 +109,7 @@ def test_a_callers_use_of_random_numbers_changes_nothing(photos: Path, uninterru
         torch.manual_seed(progress.step % 2)
         torch.rand(progress.step)
 
-    Trainer(photos, tmp_path, TINY, workers=0).train(report=report)
+    open_trainer(photos, tmp_path).train(report=report)
     assert differences(content_of(uninterrupted), content_of(tmp_path)) == []
 
 
@@ -93,7 +117,7 @@ def test_training_leaves_the_callers_random_numbers_alone(photos: Path, tmp_path
     torch.manual_seed(3)
     before = torch.get_rng_state()
     with pytest.raises(KeyboardInterrupt):
-        Trainer(photos, tmp_path, TINY, workers=0).train(report=stop_after(1))
+        open_trainer(photos, tmp_path).train(report=stop_after(1))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -101,10 +125,10 @@ def test_the_comparison_sees_another_seed_and_dropout_is_at_work(
     photos: Path, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        Trainer(photos, tmp_path / "a", TINY, workers=0).train(report=stop_after(1))
-    monkeypatch.setattr("sketchbridge_training.trainer._DROPOUT_STREAM", 77)
+        open_trainer(photos, tmp_path / "a").train(report=stop_after(1))
+    monkeypatch.setattr("sketchbridge_training.pix2pix._DROPOUT_STREAM", 77)
     with pytest.raises(KeyboardInterrupt):
-        Trainer(photos, tmp_path / "b", TINY, workers=0).train(report=stop_after(1))
+        open_trainer(photos, tmp_path / "b").train(report=stop_after(1))
     found = differences(content_of(tmp_path / "a"), content_of(tmp_path / "b"))
     assert any(name.startswith("/training/generator") for name in found)
     assert differences(content_of(uninterrupted), content_of(tmp_path / "a")) != []
@@ -112,7 +136,7 @@ def test_the_comparison_sees_another_seed_and_dropout_is_at_work(
 
 def test_more_epochs_go_on_from_the_last_step(photos: Path, uninterrupted: Path, tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes((uninterrupted / "checkpoint.pt").read_bytes())
-    trainer = Trainer(photos, tmp_path, dataclasses.replace(TINY, epochs=2), workers=0)
+    trainer = open_trainer(photos, tmp_path, dataclasses.replace(TINY, epochs=2))
     assert (trainer.step, trainer.steps) == (5, 11)
     with pytest.raises(KeyboardInterrupt):
         trainer.train(report=stop_after(6))
@@ -126,7 +150,7 @@ def test_more_epochs_go_on_from_the_last_step(photos: Path, uninterrupted: Path,
 
 def test_a_finished_run_is_left_as_it_is(photos: Path, uninterrupted: Path) -> None:
     before = (uninterrupted / "checkpoint.pt").stat()
-    Trainer(photos, uninterrupted, TINY, workers=0).train(report=stop_after(1))
+    open_trainer(photos, uninterrupted).train(report=stop_after(1))
     after = (uninterrupted / "checkpoint.pt").stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
@@ -137,13 +161,13 @@ def test_a_checkpoint_with_entries_of_an_older_version_resumes(
     content = content_of(uninterrupted)
     content["training"]["random_state"] = torch.get_rng_state()
     torch.save(content, tmp_path / "checkpoint.pt")
-    assert Trainer(photos, tmp_path, TINY, workers=0).step == 5
+    assert open_trainer(photos, tmp_path).step == 5
 
 
 def test_an_interrupt_within_a_step_leaves_the_last_checkpoint(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = Trainer(photos, tmp_path, TINY, workers=0)
+    trainer = open_trainer(photos, tmp_path)
     step_of = torch.optim.Adam.step
     calls = []
 
@@ -161,17 +185,20 @@ def test_an_interrupt_within_a_step_leaves_the_last_checkpoint(
 
 def test_the_losses_have_a_header_and_one_row_a_step(uninterrupted: Path) -> None:
     header, *rows = (uninterrupted / "losses.csv").read_text().splitlines()
-    assert header == "step,l1,generator_gan,discriminator"
+    assert header == "step,l1,features,generator_gan,discriminator"
     assert [int(row.split(",")[0]) for row in rows] == [1, 2, 3, 4, 5]
-    assert all(0 < float(loss) < 5 for row in rows for loss in row.split(",")[1:])
+    assert all(0 < float(loss) < 5 for row in rows for loss in row.split(",")[1:] if loss)
 
 
 def test_a_log_without_a_header_and_with_repeated_rows_is_put_right(tmp_path: Path) -> None:
     path = tmp_path / "losses.csv"
-    path.write_text("1,.5,.5,.5\n2,.5,.5,.5\n3,.5,.5,.5\n2,.4,.4,.4\n3,.4,.4,.4\n4,.4,.4,.4\n")
-    LossLog(path, step=3).add(Progress(step=4, steps=9, l1=0.25, generator_gan=1, discriminator=0.5))
+    path.write_text("1,.5,,.5,.5\n2,.5,,.5,.5\n3,.5,,.5,.5\n2,.4,,.4,.4\n3,.4,,.4,.4\n4,.4,,.4,.4\n")
+    LossLog(path, step=3).add(
+        Progress(4, 9, l1=0.25, features=0.125, generator_gan=1, discriminator=0.5, learning_rate=2e-4)
+    )
     assert path.read_text() == (
-        "step,l1,generator_gan,discriminator\n1,.5,.5,.5\n2,.4,.4,.4\n3,.4,.4,.4\n4,0.25000,1.00000,0.50000\n"
+        "step,l1,features,generator_gan,discriminator\n"
+        "1,.5,,.5,.5\n2,.4,,.4,.4\n3,.4,,.4,.4\n4,0.25000,0.12500,1.00000,0.50000\n"
     )
 
 

@@ -3,7 +3,8 @@
 Trainer         one run in one folder; what `sketchbridge train` drives
 Settings        what defines a run
 Progress        what each step reports
-PairStream      photos as an endless, repeatable stream of (sketch, photo) pairs
+open_sources    the pictures to train on and those held out, from folders of photos or of pairs
+PairStream      a source as an endless, repeatable stream of (sketch, photo) pairs
 draw            a random line drawing of a photo
 UNetGenerator, PatchDiscriminator   the networks
 TrainingError   base of everything that is raised on purpose; the tree is in errors.py
@@ -23,7 +24,8 @@ from sketchbridge_training.settings import Settings
 if TYPE_CHECKING:
     from sketchbridge_training.drawing import draw
     from sketchbridge_training.networks import PatchDiscriminator, UNetGenerator
-    from sketchbridge_training.pairs import PairStream, find_photos
+    from sketchbridge_training.pairs import PairStream
+    from sketchbridge_training.sources import Source, open_sources
     from sketchbridge_training.trainer import Trainer
 
 __all__ = [
@@ -34,11 +36,12 @@ __all__ = [
     "PatchDiscriminator",
     "Progress",
     "Settings",
+    "Source",
     "Trainer",
     "TrainingError",
     "UNetGenerator",
     "draw",
-    "find_photos",
+    "open_sources",
 ]
 
 _HOME = {
@@ -47,7 +50,8 @@ _HOME = {
     "Trainer": "trainer",
     "UNetGenerator": "networks",
     "draw": "drawing",
-    "find_photos": "pairs",
+    "Source": "sources",
+    "open_sources": "sources",
 }
 
 

@@ -15,26 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sketchbridge_training.errors import CheckpointInvalid, TrainingError
+from sketchbridge_training.pix2pix import States
 from sketchbridge_training.settings import Settings
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run after `step` of `steps` steps.
-
-    average, generator, discriminator: state_dicts, float32. optimisers: state_dicts by the name of their network.
-    """
+    """A run after `step` of `steps` steps."""
 
     step: int
     steps: int
     settings: Settings
-    average: dict[str, Tensor] = field(repr=False)
-    generator: dict[str, Tensor] = field(repr=False)
-    discriminator: dict[str, Tensor] = field(repr=False)
-    optimisers: dict[str, dict[str, Any]] = field(repr=False)
+    states: States = field(repr=False)
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -42,6 +36,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
     The folder is made if it is missing. Raises OSError, or what torch.save raises; `path` is then as it was.
     """
+    states = checkpoint.states
     content = {
         "sketchbridge": {
             "family": "junyanz_unet",
@@ -49,12 +44,12 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             "step": checkpoint.step,
             "steps": checkpoint.steps,
         },
-        "generator": {name: value.contiguous() for name, value in checkpoint.average.items()},
+        "generator": {name: value.contiguous() for name, value in states.average.items()},
         "training": {
             "settings": dataclasses.asdict(checkpoint.settings),
-            "generator": checkpoint.generator,
-            "discriminator": checkpoint.discriminator,
-            "optimisers": checkpoint.optimisers,
+            "generator": states.generator,
+            "discriminator": states.discriminator,
+            "optimisers": states.optimisers,
         },
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,27 +70,50 @@ def read_checkpoint(path: Path, *, device: torch.device) -> Checkpoint:
 
     Raises CheckpointInvalid if the file is damaged, holds something else, or was written by another version.
     """
+    told, average, training = _read_parts(path, device=device)
+    try:
+        settings = training["settings"]
+        odd = {entry.name for entry in dataclasses.fields(Settings)} ^ settings.keys()
+        checkpoint = None
+        if not odd:
+            states = States(
+                average=average,
+                generator=training["generator"],
+                discriminator=training["discriminator"],
+                optimisers=training["optimisers"],
+            )
+            checkpoint = Checkpoint(told["step"], told["steps"], Settings(**settings), states)
+    except (KeyError, TypeError, AttributeError, TrainingError) as exc:
+        raise CheckpointInvalid(_other_version(path, _first_line(exc))) from exc
+    if checkpoint is None:
+        raise CheckpointInvalid(_other_version(path, f"its settings differ in {', '.join(sorted(odd))}"))
+    return checkpoint
+
+
+def read_weights(path: Path) -> tuple[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]]:
+    """The averaged generator and the discriminator of a run, of whatever version, on the CPU. No code in it is run.
+
+    Raises CheckpointInvalid if the file is damaged or holds something else.
+    """
+    _, average, training = _read_parts(path, device=torch.device("cpu"))
+    discriminator = training.get("discriminator", {})
+    if not all(isinstance(part, Mapping) for part in (average, discriminator)):
+        raise CheckpointInvalid(f"`{path}` holds no networks by their names. Name another checkpoint.")
+    return average, discriminator
+
+
+def _read_parts(path: Path, *, device: torch.device) -> tuple[Any, dict[str, torch.Tensor], Any]:
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as exc:  # the unpickler meets damage with almost any exception
         raise CheckpointInvalid(f"`{path}` is damaged or no checkpoint ({_first_line(exc)}). {_ADVICE}") from exc
     if not isinstance(content, Mapping) or not {"sketchbridge", "generator", "training"} <= content.keys():
         raise CheckpointInvalid(f"`{path}` was not written by `sketchbridge train`, so it can't be resumed. {_ADVICE}")
-    try:
-        told, training = content["sketchbridge"], content["training"]
-        return Checkpoint(
-            step=told["step"],
-            steps=told["steps"],
-            settings=Settings(**training["settings"]),
-            average=content["generator"],
-            generator=training["generator"],
-            discriminator=training["discriminator"],
-            optimisers=training["optimisers"],
-        )
-    except (KeyError, TypeError, TrainingError) as exc:
-        raise CheckpointInvalid(
-            f"`{path}` was written by another version of `sketchbridge train` ({_first_line(exc)}). {_ADVICE}"
-        ) from exc
+    return content["sketchbridge"], content["generator"], content["training"]
+
+
+def _other_version(path: Path, why: str) -> str:
+    return f"`{path}` was written by another version of `sketchbridge train` ({why}). {_ADVICE}"
 
 
 _ADVICE = "Name another run folder, or move this file away to start afresh."

@@ -23,7 +23,7 @@ def load_batches(stream: PairStream, *, batch_size: int, first: int, stop: int, 
 
     workers: processes that draw; 0 draws in this one, one batch at a time. The batches are the same for any number.
     They are started afresh, not forked: a fork of a process in which OpenCV or OpenMP has threads can hang for ever.
-    So a script that asks for workers needs its `if __name__ == "__main__":`. Ctrl-C doesn't reach them.
+    So a script that asks for workers needs its `if __name__ == "__main__":`. Ctrl-C and SIGTERM don't reach them.
     Yields (sketches, photos), both (batch_size, 3, S, S) float32 in [-1, 1]. Takes no numbers from torch's global
     random state. Raises DataInvalid, naming the file, when a photo can't be read.
     """
@@ -33,7 +33,7 @@ def load_batches(stream: PairStream, *, batch_size: int, first: int, stop: int, 
         sampler=range(first * batch_size, stop * batch_size),
         num_workers=workers,
         collate_fn=_collate,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=_prepare_worker,
         multiprocessing_context="spawn" if workers else None,
         generator=torch.Generator(),  # its own, or starting the loader would draw from the global one
     )
@@ -84,6 +84,8 @@ def _ctrl_c_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _use_one_thread(_worker: int) -> None:
+def _prepare_worker(_worker: int) -> None:
+    """One thread, and no end by SIGTERM, which `timeout` sends to a whole group: whoever trains ends its workers."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # here, because torch handles it from a worker's start on
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

@@ -82,27 +82,37 @@ class UNetGenerator(nn.Module):
 class PatchDiscriminator(nn.Module):
     """The 70x70 PatchGAN: judges every patch of a (sketch, photo) pair.
 
-    forward: two (N, 3, S, S) floats in [-1, 1] -> (N, 1, S/8 - 2, S/8 - 2) logits, positive for real.
+    forward: two (N, 3, S, S) floats in [-1, 1] -> (N, 1, S/8 - 2, S/8 - 2) verdicts, higher for real, and the features
+    of the four layers before them: ndf to 8 * ndf channels, sides S/2, S/4, S/8 and S/8 - 1.
     """
 
-    def __init__(self, *, ndf: int = 64) -> None:
-        """ndf: features in the first layer, at least 1. Raises OptionInvalid."""
+    def __init__(self, *, ndf: int = 64, spectral_norm: bool = False) -> None:
+        """ndf: features in the first layer, at least 1. spectral_norm: in place of batch normalisation.
+
+        Raises OptionInvalid.
+        """
         super().__init__()
         check_count("ndf", ndf, least=1)
-        layers: list[nn.Module] = [nn.Conv2d(6, ndf, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        blocks = [nn.Sequential(nn.Conv2d(6, ndf, 4, stride=2, padding=1), nn.LeakyReLU(0.2))]
         for factor, stride in ((1, 2), (2, 2), (4, 1)):
-            layers += [
-                nn.Conv2d(factor * ndf, 2 * factor * ndf, 4, stride=stride, padding=1, bias=False),
-                nn.BatchNorm2d(2 * factor * ndf),
-                nn.LeakyReLU(0.2),
-            ]
-        layers.append(nn.Conv2d(8 * ndf, 1, 4, padding=1))
-        self.model = nn.Sequential(*layers)
+            convolution = nn.Conv2d(factor * ndf, 2 * factor * ndf, 4, stride=stride, padding=1, bias=spectral_norm)
+            norm = nn.Identity() if spectral_norm else nn.BatchNorm2d(2 * factor * ndf)
+            blocks.append(nn.Sequential(convolution, norm, nn.LeakyReLU(0.2)))
+        self.blocks = nn.ModuleList(blocks)
+        self.verdict = nn.Conv2d(8 * ndf, 1, 4, padding=1)
         self.apply(_initialise)
+        if spectral_norm:
+            for module in [m for m in self.modules() if isinstance(m, nn.Conv2d)]:
+                nn.utils.parametrizations.spectral_norm(module)
 
-    def forward(self, sketch: Tensor, photo: Tensor) -> Tensor:
+    def forward(self, sketch: Tensor, photo: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Judge; shapes and ranges as in the class."""
-        return cast("Tensor", self.model(torch.cat([sketch, photo], dim=1)))
+        features: list[Tensor] = []
+        current = torch.cat([sketch, photo], dim=1)
+        for block in self.blocks:
+            current = block(current)
+            features.append(current)
+        return cast("Tensor", self.verdict(current)), features
 
 
 def _initialise(module: nn.Module) -> None:

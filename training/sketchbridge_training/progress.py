@@ -1,26 +1,33 @@
-"""What a step reports, and the file it is kept in."""
+"""What a step reports, and where it is kept: a CSV file and TensorBoard."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-_COLUMNS = ("step", "l1", "generator_gan", "discriminator")
+if TYPE_CHECKING:
+    from sketchbridge_preprocess import Image
+
+_COLUMNS = ("step", "l1", "features", "generator_gan", "discriminator")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What one step did: `step` of `steps`, counted from 1, and the losses of its batch.
+    """What one step did: `step` of `steps`, counted from 1, and the losses of its batch, before their weights.
 
-    l1: mean distance of painting and photo, in [0, 2]. generator_gan, discriminator: cross entropies in nats; a
-    discriminator that can't tell is at ln 2 = 0.69.
+    l1: mean distance of painting and photo, in [0, 2]. features: mean distance in the discriminator's features, None if
+    it is left out. generator_gan, discriminator: see losses.py for where a discriminator is that can't tell.
+    learning_rate: of this step.
     """
 
     step: int
     steps: int
     l1: float
+    features: float | None
     generator_gan: float
     discriminator: float
+    learning_rate: float
 
 
 class LossLog:
@@ -41,8 +48,36 @@ class LossLog:
 
     def add(self, progress: Progress) -> None:
         """Append the row of one step."""
+        values = (progress.l1, progress.features, progress.generator_gan, progress.discriminator)
         with self._path.open("a") as file:
-            file.write(f"{progress.step},{progress.l1:.5f},{progress.generator_gan:.5f},{progress.discriminator:.5f}\n")
+            file.write(f"{progress.step}," + ",".join("" if v is None else f"{v:.5f}" for v in values) + "\n")
+
+
+class Board:
+    """Scalars of every tenth step and the previews, for `tensorboard --logdir`."""
+
+    def __init__(self, folder: Path, *, step: int) -> None:
+        """Open the board of a run that is at `step`; what was written after it is hidden. Raises OSError."""
+        from tensorboardX import SummaryWriter  # noqa: PLC0415 - comes with the extra, as torch does
+
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+
+    def add(self, progress: Progress) -> None:
+        """Take down one step."""
+        if progress.step % 10:
+            return
+        for name in ("l1", "features", "generator_gan", "discriminator", "learning_rate"):
+            value = getattr(progress, name)
+            if value is not None:
+                self._writer.add_scalar(f"train/{name}", value, progress.step)
+
+    def add_sheet(self, sheet: Image, *, step: int) -> None:
+        """Take down a preview: (H, W, 3) uint8."""
+        self._writer.add_image("preview", sheet, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write out what is left."""
+        self._writer.close()
 
 
 def _read_rows(path: Path) -> dict[int, str]:
