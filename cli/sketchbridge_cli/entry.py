@@ -43,6 +43,7 @@ COMMANDS = (
     Command("export", "sketchbridge_export.command", "Turn a checkpoint into a served model.", extra="export"),
     Command("verify", "sketchbridge_export.verify_command", "Check a model repository again.", extra="export"),
     Command("train", "sketchbridge_training.command", "Train a generator.", extra="train"),
+    Command("quality", "sketchbridge_training.quality.command", "Measure the generators.", extra="train"),
 )
 
 _DESCRIPTION = "A two-way bridge between drawings and photographs."
