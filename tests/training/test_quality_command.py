@@ -18,7 +18,7 @@ from sketchbridge_cli import main
 from sketchbridge_training import DataInvalid
 from sketchbridge_training.quality.failures import erase_half, scribble
 from sketchbridge_training.quality.generator import Generator, find_artefact
-from sketchbridge_training.quality.report import BEGIN, END, block, with_block
+from sketchbridge_training.quality.report import BEGIN, END, block, card_block, with_block
 from sketchbridge_training.quality.round_trip import served_lines
 from tests.conftest import ROOT
 from tests.training.conftest import draw_photo
@@ -52,6 +52,8 @@ def test_a_generator_is_measured_and_a_missing_one_is_skipped_with_a_sentence(
     assert cv2.imwrite(str(drawings / "pale" / "round_pencil.png"), served_lines(draw_photo(5)))
     docs.mkdir()
     (docs / "quality.md").write_text(f"# Before\n{BEGIN}\nold\n{END}\nafter\n")
+    (docs / "models").mkdir()
+    (docs / "models" / "pale.md").write_text(f"# Pale\n{BEGIN}\n{END}\n")
     assert call(place, "--drawings", drawings, "--docs", docs) == 0
     out, err = capsys.readouterr()
     assert out == f"wrote: `{place / 'out' / 'quality.json'}`\n"
@@ -70,6 +72,7 @@ def test_a_generator_is_measured_and_a_missing_one_is_skipped_with_a_sentence(
     assert figures["by_hand"]["count"] == figures["by_hand_domain"]["count"] == 1
     assert set(report["machine"]["versions"]) >= {"torch", "onnxruntime"}
     assert str(place) not in json.dumps(report)
+    assert "| round-trip edge F1" in (docs / "models" / "pale.md").read_text()
     page = (docs / "quality.md").read_text()
     assert page.startswith(f"# Before\n{BEGIN}\n")
     assert page.endswith(f"{END}\nafter\n")
@@ -166,7 +169,10 @@ def test_the_tables_of_the_page_are_made_from_the_figures_beside_it() -> None:
     figures = ROOT / "docs" / "quality.json"
     if not figures.exists():
         pytest.skip("docs/quality.json is made by `sketchbridge quality --docs docs`, which needs the photos")
-    assert block(json.loads(figures.read_text())) in (ROOT / "docs" / "quality.md").read_text()
+    report = json.loads(figures.read_text())
+    assert block(report) in (ROOT / "docs" / "quality.md").read_text()
+    for name in report["domains"]:
+        assert card_block(name, report) in (ROOT / "docs" / "models" / f"{name}.md").read_text()
 
 
 def test_help_needs_neither_torch_nor_opencv_nor_numpy() -> None:

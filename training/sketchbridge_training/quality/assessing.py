@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from sketchbridge_training.quality.hand_drawings import hand_drawings
 from sketchbridge_training.quality.learning import LearningSettings
 from sketchbridge_training.quality.measuring import Measured, load, measure, steps_of
 from sketchbridge_training.quality.progress import BarMaker
-from sketchbridge_training.quality.report import block, machine, record, with_block
+from sketchbridge_training.quality.report import block, card_block, machine, record, with_block
 from sketchbridge_training.quality.round_trip import served_lines
 from sketchbridge_training.quality.sheets import Cell, Group, sheet
 from sketchbridge_training.quality.writing import write_picture, write_whole
@@ -57,10 +57,9 @@ def assess(request: Request, *, command: str, bar: BarMaker, say: Callable[[str]
     unknown = [name for name in chosen if name not in names]
     if unknown:
         raise OptionInvalid(f"There are no photos in `{request.data / unknown[0]}`; there are {', '.join(names)}.")
-    page = None if request.docs is None else (request.docs / "quality.md")
-    if page is not None:  # found out now, not after an hour
-        with_block(page.read_text(encoding="utf-8"), "")
     artefacts = _artefacts(request.repository, chosen, say)
+    if request.docs is not None:
+        _pages(request.docs, artefacts, lambda _name: "")  # what is wrong with a page is found out now
     domains = [read_domain(name, data=request.data, splits=request.splits) for name in names]
     path = request.classifier or request.out / "classifier.pt"
     judge = judge_for(domains, request.learning, path, must_exist=request.classifier is not None, bar=bar)
@@ -97,9 +96,11 @@ def assess(request: Request, *, command: str, bar: BarMaker, say: Callable[[str]
         "domains": entries,
     }
     content = (json.dumps(report, indent=1, allow_nan=False) + "\n").encode()
-    if request.docs is not None and page is not None:
+    if request.docs is not None:
         write_whole(request.docs / "quality.json", content)
-        write_whole(page, with_block(page.read_text(encoding="utf-8"), block(json.loads(content))).encode())
+        written = json.loads(content)
+        for page, text in _pages(request.docs, entries, lambda name: _made(name, written)).items():
+            write_whole(page, text.encode())
     write_whole(request.out / "quality.json", content)
     return request.out / "quality.json"
 
@@ -145,6 +146,24 @@ def _artefacts(repository: Path, names: list[str], say: Callable[[str], object])
     if not found:
         raise DataInvalid(f"`{repository}` has a generator for none of {', '.join(names)}, so nothing can be measured.")
     return found
+
+
+def _pages(docs: Path, names: Iterable[str], made: Callable[[str | None], str]) -> dict[Path, str]:
+    """The new text of quality.md and of each model card that is there; `made` gives a page's generated part."""
+    cards = {docs / "models" / f"{name}.md": name for name in names}
+    pages = {docs / "quality.md": None, **{path: name for path, name in cards.items() if path.exists()}}
+    return {path: _renewed(path, made(name)) for path, name in pages.items()}
+
+
+def _renewed(page: Path, made: str) -> str:
+    try:
+        return with_block(page.read_text(encoding="utf-8"), made)
+    except DataInvalid as exc:
+        raise DataInvalid(f"`{page}`: {exc}") from exc
+
+
+def _made(name: str | None, report: Mapping[str, Any]) -> str:
+    return block(report) if name is None else card_block(name, report)
 
 
 def _foreign(own: Domain, domains: list[Domain], drawings: Path) -> tuple[str, Image]:

@@ -117,6 +117,46 @@ def block(report: Mapping[str, Any]) -> str:
     return "\n".join([*lines, END])
 
 
+def card_block(name: str, report: Mapping[str, Any]) -> str:
+    """The generated part of the model card docs/models/<name>.md, markers included."""
+    one = report["domains"][name]
+    figures = one["figures"]
+    _, held_out, photos, paintings, change, by_hand, *kind = _recognition(name, one)
+    _, kid, floor, spread, colour = _distribution(name, figures)
+    _, ssim, psnr, gradients = _nearness(name, figures)
+    trip = figures["by_method"]["canny"]
+    hand_trip = figures["by_hand"]
+    rows = [
+        ("held-out photos (identities)", held_out),
+        ("recognised as its domain: photos, paintings", f"{photos}, {paintings}; {change} points"),
+        ("paintings of hand drawings recognised", by_hand),
+        *(
+            [("label within the domain: photos, paintings", f"{kind[0]}, {kind[1]}; {kind[2]} points")]
+            * (kind[0] != "-")
+        ),
+        (
+            "round-trip edge F1 (hand drawings)",
+            f"{trip['f1']:.2f} ({hand_trip['f1']:.2f})" if hand_trip else f"{trip['f1']:.2f}",
+        ),
+        ("KID x 1000, and that of training photos", f"{kid}; {floor}"),
+        ("spread, colour", f"{spread}, {colour}"),
+        ("SSIM, PSNR in dB, gradient similarity (another photo)", f"{ssim}, {psnr}, {gradients}"),
+    ]
+    lines = [
+        BEGIN,
+        "",
+        f"Of `{one['artefact']['file']}`, sha256 `{one['artefact']['sha256'][:12]}`, measured {report['date']}; "
+        "what each figure means is in [quality.md](../quality.md).",
+        "",
+        *_table(("figure", "value"), rows),
+        "",
+        f"![Drawings and what the {name} generator paints from them](../pictures/quality_{name}.png)",
+        "",
+        END,
+    ]
+    return "\n".join(lines)
+
+
 def with_block(page: str, made: str) -> str:
     """`page` with the part between the markers replaced. Raises DataInvalid if it does not have them once each."""
     if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
