@@ -35,7 +35,7 @@ from sketchbridge_preprocess import (
     threshold,
     xdog,
 )
-from sketchbridge_preprocess.filters import blur
+from sketchbridge_preprocess.filters import blur, to_gray
 
 FUNCTIONS: list[Callable[[Image], object]] = [
     canny,
@@ -117,6 +117,32 @@ def test_every_parameter_is_held_to_its_range_and_does_something(method: str) ->
         middle = (one.minimum + one.maximum) / 2
         tried = {"low_threshold": [0, 140], "high_threshold": [60, 400]}.get(name, [one.minimum, middle])
         assert any(not np.array_equal(sketch(photo, method=method, **{name: value}), usual) for value in tried), name
+
+
+def test_thresholds_follow_the_picture_so_that_a_faint_one_is_drawn_like_a_plain_one() -> None:
+    soft = cv2.GaussianBlur(disc(230, 30), (0, 0), 3)
+    texture = np.random.default_rng(2).normal(0, 1, soft.shape)
+    plain = soft + 0.2 * cv2.GaussianBlur(texture, (0, 0), 4)
+    drawn = [canny((110 + (plain - 110) * contrast).astype(np.uint8)) == 0 for contrast in (1.0, 0.5, 0.25)]
+    y, x = np.nonzero(drawn[0])
+    assert np.median(np.hypot(x - 64, y - 48)) == pytest.approx(30, abs=2)
+    for fainter in drawn[1:]:
+        assert (fainter & drawn[0]).sum() > 0.6 * drawn[0].sum()
+        assert fainter.sum() == pytest.approx(drawn[0].sum(), rel=0.5)
+
+
+def test_one_threshold_given_decides_the_other() -> None:
+    photo = cv2.GaussianBlur(disc(), (0, 0), 2)
+    assert np.array_equal(canny(photo, high_threshold=20), canny(photo, high_threshold=20, low_threshold=8))
+    lines = canny(photo, low_threshold=1900)  # above what the picture would say
+    assert np.array_equal(lines, canny(photo, low_threshold=1900, high_threshold=1900))
+
+
+def test_gradients_are_those_of_opencvs_own_canny() -> None:
+    photo = cv2.GaussianBlur(disc(), (0, 0), 2)
+    for low, high in ((10, 40), (50, 150)):
+        theirs = 255 - cv2.Canny(to_gray(photo), low, high, L2gradient=True)
+        assert np.array_equal(canny(photo, low_threshold=low, high_threshold=high, blur_sigma=0), theirs)
 
 
 def test_unknown_methods_and_parameters_are_answered_with_the_known_ones() -> None:

@@ -68,7 +68,7 @@ def _redraw(drawing: Image, line_width_px: float) -> Image:
 
 
 def _draw_canny(photo: Image, random: np.random.Generator) -> Image:
-    high = float(np.exp(random.uniform(np.log(60), np.log(320))))
+    high = float(np.exp(random.uniform(np.log(25), np.log(250))))
     return canny(
         photo, low_threshold=high * random.uniform(0.3, 0.6), high_threshold=high, blur_sigma=random.uniform(0.7, 2.6)
     )

@@ -23,6 +23,9 @@ _T = TypeVar("_T")
 
 SERVED_METHOD = "canny"
 OTHER_METHODS = tuple(method for method in SKETCH_METHODS if method != SERVED_METHOD)
+_OTHER_BLURS = tuple(
+    factor * (SKETCH_METHODS[SERVED_METHOD].parameters["blur_sigma"].default or 1.0) for factor in (0.75, 1.25)
+)
 _PHOTOS_OF_OTHER_METHODS = 40
 _PHOTOS_OF_THE_FLOOR = 300
 
@@ -52,9 +55,9 @@ class Figures:
     """Everything that is measured of one generator.
 
     kind: as `domain`, for the labels within the domain; None where there are none. kid_floor: of training photos.
-    chance: the same figure for another held-out photo in the painting's place. redrawn: of the photo itself, drawn with
-    thresholds a quarter lower and higher. by_method: round trips. by_hand: those of hand drawings; by_hand_domain: how
-    many of their paintings are recognised; None without any.
+    chance: the same figure for another held-out photo in the painting's place. redrawn: of the photo itself, blurred a
+    quarter less and more before it is drawn. by_method: round trips. by_hand: those of hand drawings; by_hand_domain:
+    how many of their paintings are recognised; None without any.
     spread, colour: of paintings and of photos.
     """
 
@@ -121,10 +124,7 @@ def measure(
         similarities.append((similarity(painting, photo), similarity(photos[other], photo)))
         trips.append(edge_match(drawing, served_lines(painting)))
         chances.append(edge_match(drawing, drawings[other]))
-        redrawn += [
-            edge_match(drawing, served_lines(photo, low_threshold=50 * factor, high_threshold=150 * factor))
-            for factor in (0.75, 1.25)
-        ]
+        redrawn += [edge_match(drawing, served_lines(photo, blur_sigma=sigma)) for sigma in _OTHER_BLURS]
         step()
     by_method = {SERVED_METHOD: _mean_trip(trips)}
     for method in OTHER_METHODS:
