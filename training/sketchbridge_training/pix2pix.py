@@ -62,7 +62,9 @@ class Pix2Pix:
             )
         self._paint: Callable[..., Tensor] = self._generator
         self._judge: Callable[..., tuple[Tensor, list[Tensor]]] = self._discriminator
+        self._match: Callable[..., Tensor] = feature_loss
         if compiled:
+            self._match = torch.compile(feature_loss, dynamic=False)
             self._paint = torch.compile(self._generator, dynamic=False)
             self._judge = torch.compile(self._discriminator, dynamic=False)
         self.average = copy.deepcopy(self._generator).requires_grad_(requires_grad=False)
@@ -99,7 +101,7 @@ class Pix2Pix:
         fooling = fooling_loss(settings.gan_loss, verdict)
         l1 = functional.l1_loss(painted.float(), photos)
         total = fooling + settings.l1_weight * l1
-        features = feature_loss(of_photo, of_painting) if settings.feature_weight else None
+        features = self._match(of_photo, of_painting) if settings.feature_weight else None
         if features is not None:
             total = total + settings.feature_weight * features
         self._descend("generator", total)
