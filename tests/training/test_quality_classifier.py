@@ -98,6 +98,12 @@ def test_a_file_that_is_no_classifier_is_refused_and_kept(domains: list[Domain],
         with pytest.raises(DataInvalid, match="damaged or no classifier"):
             judge_for(domains, BRIEF, path, bar=unseen_bar)
         assert path.read_bytes() == content
+    path.unlink()
+    brief = LearningSettings(epochs=1, small_epochs=1, batch_size=24)
+    judge_for(domains, brief, path, bar=unseen_bar)
+    torch.save({**torch.load(path, weights_only=True), "weights": {}}, path)
+    with pytest.raises(DataInvalid, match="weights of another network"):
+        judge_for(domains, brief, path, bar=unseen_bar)
     torch.save({"weights": {}}, path)
     with pytest.raises(DataInvalid, match="was not written by"):
         judge_for(domains, BRIEF, path, bar=unseen_bar)

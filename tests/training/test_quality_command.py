@@ -16,12 +16,13 @@ import pytest
 
 from sketchbridge_cli import main
 from sketchbridge_training import DataInvalid
+from sketchbridge_training.photos import find_photos
 from sketchbridge_training.quality.failures import erase_half, scribble
 from sketchbridge_training.quality.generator import Generator, find_artefact
 from sketchbridge_training.quality.report import BEGIN, END, block, card_block, with_block
 from sketchbridge_training.quality.round_trip import served_lines
 from tests.conftest import ROOT
-from tests.training.conftest import draw_photo
+from tests.training.conftest import draw_photo, write_photos
 from tests.training.quality_things import write_domains, write_generator
 
 
@@ -64,7 +65,7 @@ def test_a_generator_is_measured_and_a_missing_one_is_skipped_with_a_sentence(
     report = json.loads((place / "out" / "quality.json").read_text())
     assert list(report["domains"]) == ["pale"]
     pale = report["domains"]["pale"]
-    assert pale["photos"] == {"training": 12, "held_out": 2, "held_out_identities": 2}
+    assert pale["photos"] == {"training": 12, "held_out": 2, "held_out_identities": 2, "held_out_by_name": False}
     figures = pale["figures"]
     assert figures["by_method"]["canny"]["f1"] > 0.5  # it copies the lines, which are then drawn on both sides
     assert figures["domain"]["photos"]["count"] == figures["domain"]["paintings"]["count"] == 2
@@ -87,6 +88,34 @@ def test_a_generator_is_measured_and_a_missing_one_is_skipped_with_a_sentence(
     assert again["domains"] == report["domains"]
 
 
+def test_a_domain_of_ones_own_needs_no_list_and_is_then_split_as_training_splits_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    for number in range(14, 40):
+        assert cv2.imwrite(str(place / "photos" / "pale" / f"{number}.png"), draw_photo(number))
+    photos = sorted((place / "photos" / "pale").iterdir())
+    _, by_training = find_photos(place / "photos" / "pale")
+    assert 2 <= len(by_training) < 10
+    assert main(["quality", "--data", "photos", "--repository", "repository", "--domains", "pale"]) == 0
+    assert f"the {len(by_training)} photos are held out that `sketchbridge train`" in capsys.readouterr().err
+    report = json.loads((place / "out" / "quality" / "quality.json").read_text())
+    assert report["domains"]["pale"]["photos"] == {
+        "training": len(photos) - len(by_training),
+        "held_out": len(by_training),
+        "held_out_identities": len(by_training),
+        "held_out_by_name": True,
+    }
+
+
+def test_a_folder_without_a_list_that_nobody_asked_for_is_left_alone(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photos(place / "photos" / "moons", range(3))  # too few to split, were it read
+    assert call(place, "--domains", "pale") == 0
+    assert "moons" not in capsys.readouterr().err
+
+
 def test_what_cannot_be_measured_is_exit_1_in_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def fails(message: str, *words: str | Path) -> None:
         assert call(place, *words) == 1
@@ -103,6 +132,9 @@ def test_what_cannot_be_measured_is_exit_1_in_one_line(place: Path, capsys: pyte
     fails("There is no list of held-out photos", "--splits", place / "nowhere")
     fails("none.pt` is not there", "--classifier", place / "none.pt")
     fails("quality.md", "--docs", place / "nowhere")
+    (place / "splits" / "pale.csv").write_text("file\n12.png\n")
+    fails("12.png` is held out of `pale`; figures need two photos at least")
+    (place / "splits" / "pale.csv").write_text("file\n12.png\n13.png\n")
     (place / "splits" / "ripe.csv").write_text("file,identity,source_path\n")
     fails("names 0 of the 14 photos")
     (place / "splits" / "ripe.csv").write_text("file\n12.png\n")

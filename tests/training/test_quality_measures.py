@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -11,12 +12,17 @@ import pytest
 
 from sketchbridge_preprocess import SKETCH_METHODS
 from sketchbridge_training import DataInvalid
+from sketchbridge_training.quality.classifier import Classes, Classifier
 from sketchbridge_training.quality.diversity import colourfulness, mean_pairwise_distance
+from sketchbridge_training.quality.domains import Domain, Photo
+from sketchbridge_training.quality.generator import Generator, find_artefact
 from sketchbridge_training.quality.intervals import paired_difference, wilson
 from sketchbridge_training.quality.kid import kernel_distance, polynomial_mmd2
+from sketchbridge_training.quality.measuring import measure
 from sketchbridge_training.quality.round_trip import edge_match, served_lines
 from sketchbridge_training.quality.similarity import gradient_similarity, similarity
-from tests.training.conftest import draw_photo
+from tests.training.conftest import draw_photo, write_photos
+from tests.training.quality_things import write_generator
 
 RANDOM = np.random.default_rng(4)
 
@@ -36,6 +42,24 @@ def test_mmd2_is_the_sum_over_pairs_that_its_definition_writes() -> None:
     across = [kernel(a, b) for a in x for b in y]
     slow = sum(within_x) / len(within_x) + sum(within_y) / len(within_y) - 2 * sum(across) / len(across)
     assert polynomial_mmd2(x, y) == pytest.approx(slow, rel=1e-12)
+
+
+def test_mmd2_of_pairs_leaves_each_with_its_own_out_and_is_unbiased_where_one_set_copies_the_other() -> None:
+    x, y = normal(5), normal(5, mean=0.5)
+
+    def kernel(a: Any, b: Any) -> float:
+        return float((a @ b / 6 + 1) ** 3)
+
+    slow = [
+        kernel(x[i], x[j]) + kernel(y[i], y[j]) - kernel(x[i], y[j]) - kernel(x[j], y[i])
+        for i, j in itertools.permutations(range(5), 2)
+    ]
+    assert polynomial_mmd2(x, y, paired=True) == pytest.approx(np.mean(slow), rel=1e-12)
+    assert polynomial_mmd2(x, x, paired=True) == pytest.approx(0, abs=1e-9)
+    assert polynomial_mmd2(x, x) < 0  # copies would be better than real
+    assert kernel_distance(x, x, seed=1, paired=True, subset_size=3).mean == pytest.approx(0, abs=1e-9)
+    with pytest.raises(DataInvalid, match="as many rows in both"):
+        polynomial_mmd2(x, y[:4], paired=True)
 
 
 def test_mmd2_of_constant_sets_is_the_closed_form() -> None:
@@ -124,6 +148,24 @@ def test_similarity_is_one_for_the_same_picture_and_psnr_is_its_definition() -> 
     assert similarity(blurred, photo).ssim < similarity(lighter, photo).ssim < 1
     with pytest.raises(DataInvalid, match="one size"):
         similarity(photo, photo[:50])
+
+
+def test_chance_is_a_photo_of_another_identity_and_copies_do_not_make_a_mean_infinite(tmp_path: Path) -> None:
+    write_photos(tmp_path, range(2))
+    first, second = tmp_path / "00.png", tmp_path / "01.png"
+    artefact = find_artefact(write_generator(tmp_path / "repository", "pale").parents[2], "pale")
+    assert artefact is not None
+
+    def psnr_of_chance(*photos: Photo) -> float:
+        domain = Domain("pale", photos, photos)
+        classifier = Classifier(Classes(("pale", "ripe"), {}))
+        return measure(domain, Generator(artefact), classifier, by_hand={}, seed=1).figures.similarity_chance.psnr_db
+
+    apart = psnr_of_chance(Photo(first, "a", None), Photo(second, "b", None))
+    assert apart < 30
+    copies = Photo(first, "a", None), Photo(first, "a", None), Photo(second, "b", None)
+    assert psnr_of_chance(*copies) == pytest.approx(apart)
+    assert psnr_of_chance(Photo(first, "a", None), Photo(first, "b", None)) == 100
 
 
 def test_spread_is_the_mean_over_all_pairs() -> None:

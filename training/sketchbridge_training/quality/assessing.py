@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,19 +26,23 @@ from sketchbridge_training.quality.sheets import Cell, Group, sheet
 from sketchbridge_training.quality.writing import write_picture, write_whole
 
 SCHEMA = 1
+_USUAL_SPLITS = Path("training/splits")
 _ON_THE_VALIDATION_SHEET = 24
 _COLUMNS = 6
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to assess, and where the results go; see `sketchbridge quality --help`. domains: None for all in `data`."""
+    """What to assess, and where the results go; see `sketchbridge quality --help`.
+
+    domains: None for all in `data`. splits: None for training/splits, where a domain without a list is split by name.
+    """
 
     data: Path
     repository: Path
     out: Path
     domains: tuple[str, ...] | None = None
-    splits: Path = Path("training/splits")
+    splits: Path | None = None
     drawings: Path = Path("examples/sketches")
     classifier: Path | None = None
     docs: Path | None = None
@@ -60,15 +64,17 @@ def assess(request: Request, *, command: str, bar: BarMaker, say: Callable[[str]
     artefacts = _artefacts(request.repository, chosen, say)
     if request.docs is not None:
         _pages(request.docs, artefacts, lambda _name: "")  # what is wrong with a page is found out now
-    domains = [read_domain(name, data=request.data, splits=request.splits) for name in names]
+    generators = {name: Generator(artefact) for name, artefact in artefacts.items()}  # a bad one is found out now
+    domains = _domains(request, names, artefacts, say)
     path = request.classifier or request.out / "classifier.pt"
     judge = judge_for(domains, request.learning, path, must_exist=request.classifier is not None, bar=bar)
     say(f"classifier: `{path}`, {'taught just now' if judge.fresh else 'taught before on these photos'}")
     entries: dict[str, Any] = {}
+    pictures: dict[str, Image] = {}
     for domain in domains:
         if domain.name not in artefacts:
             continue
-        generator = Generator(artefacts[domain.name])
+        generator = generators[domain.name]
         by_hand = hand_drawings(request.drawings, domain.name)
         with bar(domain.name, steps_of(domain, by_hand)) as progress:
             measured = measure(
@@ -84,8 +90,7 @@ def assess(request: Request, *, command: str, bar: BarMaker, say: Callable[[str]
         foreign = _foreign(domain, domains, request.drawings)
         public = public_sheet(measured, generator, by_hand, foreign=foreign, seed=request.learning.seed)
         write_picture(request.out / f"quality_{domain.name}.png", public)
-        if request.docs is not None:
-            write_picture(request.docs / "pictures" / f"quality_{domain.name}.png", public)
+        pictures[domain.name] = public
     report = {
         "schema": SCHEMA,
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
@@ -97,6 +102,8 @@ def assess(request: Request, *, command: str, bar: BarMaker, say: Callable[[str]
     }
     content = (json.dumps(report, indent=1, allow_nan=False) + "\n").encode()
     if request.docs is not None:
+        for name, picture in pictures.items():
+            write_picture(request.docs / "pictures" / f"quality_{name}.png", picture)
         write_whole(request.docs / "quality.json", content)
         written = json.loads(content)
         for page, text in _pages(request.docs, entries, lambda name: _made(name, written)).items():
@@ -133,6 +140,30 @@ def public_sheet(
         Group("failures on purpose", wrong),
     ]
     return sheet(groups, columns=_COLUMNS, cell_px=160)
+
+
+def _domains(
+    request: Request, names: Iterable[str], measured: Container[str], say: Callable[[str], object]
+) -> list[Domain]:
+    """All domains, since all teach the classifier; but those that aren't measured only if --splits has their list."""
+    splits = request.splits or _USUAL_SPLITS
+    wanted = [
+        name for name in names if request.splits is None or name in measured or (splits / f"{name}.csv").is_file()
+    ]
+    domains = [read_domain(name, data=request.data, splits=splits, by_name=request.splits is None) for name in wanted]
+    for domain in (domain for domain in domains if domain.name in measured):
+        if len(domain.held_out) < 2:
+            raise DataInvalid(
+                f"Only `{domain.held_out[0].path}` is held out of `{domain.name}`; figures need two photos at least, "
+                "and fifty to mean anything. Hold out more with a list, and train with it (`--held-out`)."
+            )
+        if domain.by_name:
+            say(
+                f"`{domain.name}`: there is no list `{splits / f'{domain.name}.csv'}`, so the {len(domain.held_out)} "
+                "photos are held out that `sketchbridge train` holds out by itself. If it was trained with "
+                "--held-out, give the folder of that list with --splits."
+            )
+    return domains
 
 
 def _artefacts(repository: Path, names: list[str], say: Callable[[str], object]) -> dict[str, Artefact]:

@@ -46,7 +46,12 @@ def judge_for(
     known = _read(path) if path.exists() else None
     classifier = Classifier(classes_of(domains))
     if known is not None and known["taught"] == wanted:
-        classifier.load_state_dict(known["weights"])
+        try:
+            classifier.load_state_dict(known["weights"])
+        except RuntimeError as exc:  # what torch raises for weights of another network
+            raise DataInvalid(
+                f"`{path}` holds the weights of another network than this version's. Move it away."
+            ) from exc
         return Judge(classifier.eval(), _sha256(path), fresh=False)
     if must_exist:
         why = "is not there" if known is None else "was taught on other photos, another split or with other settings"

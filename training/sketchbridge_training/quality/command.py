@@ -19,9 +19,12 @@ EPILOG = """\
 examples:
   sketchbridge quality --data photos --repository model_repository --out out/quality
   sketchbridge quality --data photos --domains shoes --out out/quality
+  sketchbridge quality --data photos --docs docs               # renews docs/quality.md and the model cards as well
 
-photos/ holds a folder of photos for each domain, training/splits/ the list of each domain's held-out photos. The first
-call teaches a classifier on the training photos of all domains, which takes minutes; later ones use it again.
+photos/ holds a folder of photos for each domain, two or more, training/splits/ the list of each domain's held-out
+photos. Where there is no list, those are taken that `sketchbridge train` holds out by itself. The first call teaches a
+classifier on the training photos of all domains, which takes minutes; later ones use it again. What the figures mean:
+docs/quality.md.
 Look at out/quality/quality_shoes.png. validation_shoes.png beside it shows photos: mind whose they are.
 
 exit status: 0 measured, 1 the work failed, 2 the call was wrong, 130 stopped with Ctrl-C
@@ -40,12 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("out/quality"), help="folder for figures and pictures (default %(default)s)"
     )
-    parser.add_argument("--domains", metavar="NAMES", help="such as faces,shoes (default: every folder in --data)")
+    parser.add_argument(
+        "--domains", metavar="NAMES", help="measure these, as faces,shoes (default: every folder in --data)"
+    )
     parser.add_argument(
         "--splits",
         type=Path,
-        default=Path("training/splits"),
-        help="folder of lists <domain>.csv of held-out photos (default %(default)s)",
+        help="folder of lists <domain>.csv of held-out photos, columns file, identity; a domain to measure must have "
+        "one (default training/splits, and by name where it has none)",
     )
     parser.add_argument(
         "--drawings",
@@ -60,9 +65,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="use this one, and refuse if it was taught on other photos (default: classifier.pt in --out, taught if "
         "need be)",
     )
-    parser.add_argument("--seed", type=int, default=1, help="makes the figures repeatable (default %(default)s)")
     parser.add_argument(
-        "--docs", metavar="DIR", type=Path, help="also rewrite DIR/quality.md's tables, DIR/quality.json and pictures"
+        "--seed", type=int, default=1, help="of the classifier and of what is drawn at random (default %(default)s)"
+    )
+    parser.add_argument(
+        "--docs",
+        metavar="DIR",
+        type=Path,
+        help="also rewrite the tables in DIR/quality.md and DIR/models/<domain>.md, between the lines that mark them, "
+        "DIR/quality.json and DIR/pictures/quality_<domain>.png, with the domains of this call alone",
     )
 
 

@@ -27,11 +27,15 @@ class Photo:
 
 @dataclass(frozen=True)
 class Domain:
-    """One kind of thing: the photos generators may have trained on, and those they never saw. Sorted by name."""
+    """One kind of thing: the photos generators may have trained on, and those they never saw. Sorted by name.
+
+    by_name: there was no list, so those are held out that `sketchbridge train` holds out by itself.
+    """
 
     name: str
     training: tuple[Photo, ...]
     held_out: tuple[Photo, ...]
+    by_name: bool = False
 
 
 def domain_names(data: Path) -> list[str]:
@@ -44,19 +48,22 @@ def domain_names(data: Path) -> list[str]:
     return names
 
 
-def read_domain(name: str, *, data: Path, splits: Path) -> Domain:
+def read_domain(name: str, *, data: Path, splits: Path, by_name: bool = False) -> Domain:
     """The photos in `data`/`name`, held out as the list `splits`/`name`.csv says.
 
+    by_name: where there is no such list, hold out what `sketchbridge train` does without --held-out.
     Where `data`/`name`/SOURCES.csv (columns file, source_path) is there, attributes are read from it.
     Raises DataInvalid if the folder or the list is missing or unusable, or holds out nothing or everything.
     """
     folder, split = data / name, splits / f"{name}.csv"
-    if not split.is_file():
+    listed = split.is_file()
+    if not listed and not by_name:
         raise DataInvalid(
             f"There is no list of held-out photos `{split}`. Without it, nobody can say which photos the generator "
-            f"never saw. Give the folder of the lists with --splits, or leave `{name}` out with --domains."
+            f"never saw. Name the folder that has it with --splits, or leave `{name}` out with --domains; if the "
+            "generator was trained without --held-out, leave --splits out."
         )
-    training, held_out = find_photos(folder, held_out=split)
+    training, held_out = find_photos(folder, held_out=split if listed else None)
     identities = _column(split, "identity")
     sources = _column(folder / "SOURCES.csv", "source_path")
     label = ATTRIBUTES.get(name)
@@ -71,7 +78,7 @@ def read_domain(name: str, *, data: Path, splits: Path) -> Domain:
             for path in paths
         )
 
-    return Domain(name, described(training), described(held_out))
+    return Domain(name, described(training), described(held_out), by_name=not listed)
 
 
 def fingerprint(domains: Sequence[Domain]) -> str:

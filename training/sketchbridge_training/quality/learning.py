@@ -44,7 +44,8 @@ def classes_of(domains: Sequence[Domain]) -> Classes:
     if len(domains) < 2:
         raise DataInvalid(
             f"There is only the domain {', '.join(f'`{domain.name}`' for domain in domains)}; a classifier needs at "
-            "least two to tell apart. Give a --data folder with several folders of photos."
+            "least two to tell apart. Put a folder of photos of something else beside it; no generator is needed for "
+            "that one."
         )
     labels = {
         domain.name: tuple(sorted({photo.attribute for photo in domain.training if photo.attribute}))

@@ -28,6 +28,7 @@ _OTHER_BLURS = tuple(
 )
 _PHOTOS_OF_OTHER_METHODS = 40
 _PHOTOS_OF_THE_FLOOR = 300
+_EQUAL_DB = 100.0  # just under what two pictures reach that differ by one level in one value
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def measure(
     """Draw every held-out photo as it is served, paint the drawings, and measure the paintings.
 
     by_hand: drawings ready for the generator. step: called after each piece of work; see `steps_of`.
-    Raises DataInvalid if a photo can't be read.
+    Raises DataInvalid if a photo can't be read, or fewer than two are held out.
     """
     photos = load(domain.held_out)
     drawings: list[Image] = []
@@ -120,7 +121,7 @@ def measure(
         step()
     similarities, trips, chances, redrawn = [], [], [], []
     for number, (photo, drawing, painting) in enumerate(zip(photos, drawings, paintings, strict=True)):
-        other = (number + len(photos) // 2) % len(photos)  # far off, so that it is not the same cat
+        other = _another(domain.held_out, number)
         similarities.append((similarity(painting, photo), similarity(photos[other], photo)))
         trips.append(edge_match(drawing, served_lines(painting)))
         chances.append(edge_match(drawing, drawings[other]))
@@ -152,7 +153,7 @@ def measure(
             seed=seed,
         ),
         kind=_kind(domain, classifier, seen, painted, seed=seed),
-        kid=kernel_distance(painted.features, seen.features, seed=seed),
+        kid=kernel_distance(painted.features, seen.features, seed=seed, paired=True),
         kid_floor=kernel_distance(training.features, seen.features, seed=seed),
         similarity=_mean_similarity([near for near, _ in similarities]),
         similarity_chance=_mean_similarity([far for _, far in similarities]),
@@ -219,8 +220,17 @@ def _mean_trip(matches: Sequence[EdgeMatch]) -> RoundTrip:
 
 
 def _mean_similarity(values: Sequence[Similarity]) -> Similarity:
-    mean = np.mean([(value.ssim, value.psnr_db, value.gradients) for value in values], axis=0)
+    """PSNR counts at most 100 dB: among people's photos are copies, and one infinity would be the mean of all."""
+    mean = np.mean([(value.ssim, min(value.psnr_db, _EQUAL_DB), value.gradients) for value in values], axis=0)
     return Similarity(*(float(value) for value in mean))
+
+
+def _another(photos: Sequence[Photo], number: int) -> int:
+    """Which photo to set beside that one for chance: far off in the list, and of another identity if there is one."""
+    count = len(photos)
+    far_off = [(number + count // 2 + further) % count for further in range(count)]
+    own = photos[number].identity
+    return next((other for other in far_off if photos[other].identity != own), far_off[0])
 
 
 def _evenly(things: Sequence[_T], most: int) -> list[_T]:

@@ -39,6 +39,7 @@ def record(domain: Domain, artefact: Artefact, figures: Figures) -> dict[str, An
             "training": len(domain.training),
             "held_out": len(domain.held_out),
             "held_out_identities": len({photo.identity for photo in domain.held_out}),
+            "held_out_by_name": domain.by_name,
         },
         "figures": dataclasses.asdict(figures),
     }
@@ -185,7 +186,7 @@ def _shares(recognition: Mapping[str, Any]) -> list[str]:
     return [
         share(recognition["photos"]),
         share(recognition["paintings"]),
-        f"{100 * change['value']:+.1f} ({100 * change['low']:+.0f} to {100 * change['high']:+.0f})",
+        f"{100 * change['value']:+.1f} ({round(100 * change['low']):+d} to {round(100 * change['high']):+d})",
     ]
 
 
