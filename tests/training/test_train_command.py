@@ -102,6 +102,17 @@ def test_options_can_come_from_a_file_with_comments_and_those_after_it_win(
     assert "2/2 [" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("line", "message"), [('--name "oops', "No closing quotation"), ("@again.args", "can't name another one: `@again")]
+)
+def test_a_line_of_an_options_file_that_cannot_be_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, message: str
+) -> None:
+    (tmp_path / "again.args").write_text(f"--steps 4\n{line}\n")
+    assert call(tmp_path, f"@{tmp_path / 'again.args'}") == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.args")), ids=lambda path: path.stem)
 def test_the_recipes_of_the_shipped_generators_are_taken_and_name_lists_that_are_there(recipe: Path) -> None:
     parser = argparse.ArgumentParser()

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
+import resource
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import sketchbridge_training
 from sketchbridge_cli import main
-from sketchbridge_training import CheckpointInvalid, OptionInvalid, Settings
+from sketchbridge_training import CheckpointInvalid, OptionInvalid, Settings, TrainingError
 from sketchbridge_training.checkpoint import read_checkpoint, write_checkpoint
+from sketchbridge_training.progress import Board, Progress
 from tests.training.conftest import TINY, open_trainer
 
 
@@ -85,6 +90,30 @@ def test_a_save_that_fails_half_way_leaves_the_old_checkpoint_and_no_litter(
     assert list(run.iterdir()) == [path]
 
 
+def test_torchs_own_words_for_a_full_disk_become_the_systems(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = run / "checkpoint.pt"
+    checkpoint = read_checkpoint(path, device=torch.device("cpu"))
+    save = torch.save
+
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if self.tell() + len(data) > 50_000:
+                raise OSError(28, "No space left on device")
+            return super().write(data)
+
+    monkeypatch.setattr(torch, "save", lambda content, _file: save(content, Full()))
+    with pytest.raises(OSError, match=r"No space left on device: .*checkpoint\.pt"):
+        write_checkpoint(path, checkpoint)
+    assert list(run.iterdir()) == [path]
+
+
+def test_losses_that_are_no_numbers_end_the_run_before_they_are_saved(photos: Path, tmp_path: Path) -> None:
+    trainer = open_trainer(photos, tmp_path, dataclasses.replace(TINY, learning_rate=1e30))
+    with pytest.raises(TrainingError, match=r"losses of step [1-5] are no numbers any more.*lower learning rate"):
+        trainer.train(report=lambda _: None)
+    assert not trainer.checkpoint_path.exists()
+
+
 def test_a_partial_file_that_a_killed_process_left_is_overwritten(run: Path) -> None:
     path = run / "checkpoint.pt"
     checkpoint = read_checkpoint(path, device=torch.device("cpu"))
@@ -106,7 +135,10 @@ def test_a_disk_that_is_full_while_training_is_exit_1_and_the_old_checkpoint_sta
     monkeypatch.setattr(torch, "save", fail)
     words = f"train {photos} --run {run} --epochs 1 --batch-size 2 --ngf 2 --ndf 2 --seed 5 --workers 0"
     assert main(words.split()) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == "error: [Errno 28] No space left on device"
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == f"error: [Errno 28] No space left on device: '{run / 'checkpoint.pt'}'"
+    )
     assert (run / "checkpoint.pt").read_bytes() == before
 
 
@@ -117,6 +149,22 @@ def test_rates_and_weights_outside_their_range_are_refused(change: dict[str, Any
     (name,) = change
     with pytest.raises(OptionInvalid, match=f"`{name}` is "):
         dataclasses.replace(Settings(), **change)
+
+
+def test_a_board_whose_disk_is_full_says_so_and_does_not_wait_for_ever(tmp_path: Path) -> None:
+    progress = Progress(10, 20, l1=0.5, features=None, generator_gan=1, discriminator=0.5, learning_rate=2e-4)
+    board = Board(tmp_path, step=0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+    try:
+        board.add(progress)
+        with pytest.raises(OSError, match="File too large"):
+            board.add_sheet(np.random.default_rng(1).integers(0, 256, (300, 400, 3), np.uint8), step=10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    board.close()
 
 
 def test_schedules_below_one_step_are_refused(photos: Path, tmp_path: Path) -> None:

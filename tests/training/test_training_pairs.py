@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from PIL import Image as Pillow
 
 from sketchbridge_preprocess import Size
-from sketchbridge_training import DataInvalid, PairStream
+from sketchbridge_training import DataInvalid, PairStream, TrainingError
 from sketchbridge_training.layout import Item
 from sketchbridge_training.loading import load_batches
 from sketchbridge_training.pairs import to_image, to_tensor
@@ -99,6 +100,15 @@ def test_batches_are_the_streams_pairs_in_order_from_any_batch_on(photos: Path) 
     assert [sketches.shape for sketches, _ in batches] == [(3, 3, 64, 64)] * 2
     flat = [pair for sketches, shown in batches for pair in zip(sketches, shown, strict=True)]
     assert all(equal(pair, stream[6 + offset]) for offset, pair in enumerate(flat))
+
+
+def test_a_process_that_was_killed_is_missed_between_batches_and_said_in_a_sentence(photos: Path) -> None:
+    batches = load_batches(stream_of(photos), batch_size=1, first=0, stop=400, workers=1)
+    next(batches)
+    for child in multiprocessing.active_children():
+        child.kill()
+    with pytest.raises(TrainingError, match=r"A process that draws was killed .*Use fewer --workers"):
+        list(batches)
 
 
 def test_pictures_survive_the_way_to_a_tensor_and_back() -> None:

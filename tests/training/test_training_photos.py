@@ -134,7 +134,13 @@ def test_copies_of_one_picture_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["01.png\n05.png\n", "file,identity\n01.png,a\n05.png,b\n", "identity,file\nx,05.png\ny,01.png"]
+    "text",
+    [
+        "01.png\n05.png\n",
+        "\ufeff01.png\r\n05.png\r\n",
+        "file,identity\n01.png,a\n05.png,b\n",
+        "identity,file\nx,05.png\ny,01.png",
+    ],
 )
 def test_a_list_says_which_photos_are_held_out(tmp_path: Path, text: str) -> None:
     photos = write_photos(tmp_path / "photos", range(12))

@@ -178,6 +178,13 @@ def test_a_list_holds_out_pairs_of_two_folders_whatever_the_ending(tmp_path: Pat
     assert held_out.names == ["04.png"]
 
 
+def test_names_on_the_list_that_are_not_there_are_counted(tmp_path: Path) -> None:
+    write_photos(tmp_path / "photos", range(12))
+    (tmp_path / "list").write_text("04.png\n\n04.JPG\n99.png\n")
+    _, held_out = open_sources(tmp_path / "photos", size=SIDE, held_out=tmp_path / "list")
+    assert held_out.description.endswith("list` (2 more it names are not there)")
+
+
 def test_several_folders_are_one_source(tmp_path: Path) -> None:
     folders = [write_photos(tmp_path / name, range(start, start + 12)) for name, start in (("one", 0), ("two", 20))]
     lists = []

@@ -74,6 +74,8 @@ def test_groups_that_share_a_picture_are_joined_over_any_number_of_steps(tmp_pat
     assert {joined[f"0{number}.png"] for number in range(5)} == {"a"}
     assert joined["05.png"] == "d"
     assert join_alike(photos, groups, alike=1.0)["04.png"] == "c"
+    cv2.imwrite(str(tmp_path / "05.png"), first[:, ::-1])
+    assert join_alike(photos, groups, alike=0.95)["05.png"] == "a"
 
 
 def test_the_list_holds_out_whole_identities_and_training_reads_it(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,8 +47,22 @@ def test_a_generator_of_another_width_or_a_missing_file_is_refused(photos: Path,
     wider = dataclasses.replace(TINY, ngf=3)
     with pytest.raises(CheckpointInvalid, match="other layers than one with ngf 3"):
         open_trainer(photos, tmp_path / "second", wider, start_from=run / "checkpoint.pt")
-    with pytest.raises(CheckpointInvalid, match=r"nowhere\.pt` is damaged or no checkpoint"):
+    with pytest.raises(CheckpointInvalid, match=r"nowhere\.pt` can't be read: No such file.*Name another checkpoint"):
         open_trainer(photos, tmp_path / "second", TINY, start_from=Path("nowhere.pt"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model.model.0.weight": torch.zeros(3)},
+        {"sketchbridge": {}, "generator": {"a": 1}, "training": {}},
+        {"sketchbridge": {}, "generator": {"a": torch.zeros(1)}, "training": 3},
+    ],
+)
+def test_to_start_from_a_file_of_somebody_else_is_refused(photos: Path, tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(CheckpointInvalid, match=r"other\.pt` .* Name another checkpoint to start from"):
+        open_trainer(photos, tmp_path / "run", start_from=tmp_path / "other.pt")
 
 
 def test_the_sheet_shows_drawings_paintings_and_photos_and_then_drawings_of_ones_own() -> None:
@@ -64,6 +79,7 @@ def test_drawings_for_the_preview_are_prepared_as_the_server_does(tmp_path: Path
         load_drawings(tmp_path)
     with pytest.raises(DataInvalid, match="can't be read as a folder of drawings"):
         load_drawings(tmp_path / "nowhere")
+    (tmp_path / "._chalk.png").write_bytes(b"what macOS leaves behind")
     (tmp_path / "chalk.png").write_bytes(encode(255 - draw_photo(1)))
     (drawing,) = load_drawings(tmp_path)
     assert drawing.shape == (256, 256, 3)

@@ -60,8 +60,11 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
+    except BaseException as exc:
         partial.unlink(missing_ok=True)
+        cause = exc.__context__ if isinstance(exc, RuntimeError) else exc  # torch says that its zip file is too short
+        if isinstance(cause, OSError):
+            raise OSError(cause.errno, cause.strerror, str(path)) from exc
         raise
 
 
@@ -70,7 +73,7 @@ def read_checkpoint(path: Path, *, device: torch.device) -> Checkpoint:
 
     Raises CheckpointInvalid if the file is damaged, holds something else, or was written by another version.
     """
-    told, average, training = _read_parts(path, device=device)
+    told, average, training = _read_parts(path, device=device, advice=_ADVICE)
     try:
         settings = training["settings"]
         odd = {entry.name for entry in dataclasses.fields(Settings)} ^ settings.keys()
@@ -95,20 +98,24 @@ def read_weights(path: Path) -> tuple[Mapping[str, torch.Tensor], Mapping[str, t
 
     Raises CheckpointInvalid if the file is damaged or holds something else.
     """
-    _, average, training = _read_parts(path, device=torch.device("cpu"))
-    discriminator = training.get("discriminator", {})
-    if not all(isinstance(part, Mapping) for part in (average, discriminator)):
-        raise CheckpointInvalid(f"`{path}` holds no networks by their names. Name another checkpoint.")
+    advice = "Name another checkpoint to start from."
+    _, average, training = _read_parts(path, device=torch.device("cpu"), advice=advice)
+    discriminator: Any = training.get("discriminator", {}) if isinstance(training, Mapping) else None
+    for part in (average, discriminator):
+        if not isinstance(part, Mapping) or not all(isinstance(value, torch.Tensor) for value in part.values()):
+            raise CheckpointInvalid(f"`{path}` holds no networks by their names. {advice}")
     return average, discriminator
 
 
-def _read_parts(path: Path, *, device: torch.device) -> tuple[Any, dict[str, torch.Tensor], Any]:
+def _read_parts(path: Path, *, device: torch.device, advice: str) -> tuple[Any, Any, Any]:
     try:
         content = torch.load(path, map_location=device, weights_only=True)
+    except OSError as exc:
+        raise CheckpointInvalid(f"`{path}` can't be read: {exc.strerror or exc}. {advice}") from exc
     except Exception as exc:  # the unpickler meets damage with almost any exception
-        raise CheckpointInvalid(f"`{path}` is damaged or no checkpoint ({_first_line(exc)}). {_ADVICE}") from exc
+        raise CheckpointInvalid(f"`{path}` is damaged or no checkpoint ({_first_line(exc)}). {advice}") from exc
     if not isinstance(content, Mapping) or not {"sketchbridge", "generator", "training"} <= content.keys():
-        raise CheckpointInvalid(f"`{path}` was not written by `sketchbridge train`, so it can't be resumed. {_ADVICE}")
+        raise CheckpointInvalid(f"`{path}` was not written by `sketchbridge train`. {advice}")
     return content["sketchbridge"], content["generator"], content["training"]
 
 

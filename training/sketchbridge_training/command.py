@@ -198,7 +198,14 @@ def _open(arguments: argparse.Namespace) -> Trainer:
 
 
 def _split_line(arg_line: str) -> list[str]:
-    return shlex.split(arg_line, comments=True)
+    """The words of a line of an options file. Raises ArgumentError, which argparse turns into a usage error."""
+    try:
+        words = shlex.split(arg_line, comments=True)
+    except ValueError as exc:
+        raise argparse.ArgumentError(None, f"an options file has the line `{arg_line:.200}`: {exc}") from exc
+    if any(word.startswith("@") for word in words):  # it might name itself
+        raise argparse.ArgumentError(None, f"an options file can't name another one: `{arg_line:.200}`")
+    return words
 
 
 def _run_folder(name: str) -> Path:

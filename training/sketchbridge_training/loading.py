@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from sketchbridge_training.errors import DataInvalid
+from sketchbridge_training.errors import DataInvalid, TrainingError
 from sketchbridge_training.pairs import PairStream
 
 Pair = tuple[Tensor, Tensor]
@@ -25,7 +25,8 @@ def load_batches(stream: PairStream, *, batch_size: int, first: int, stop: int, 
     They are started afresh, not forked: a fork of a process in which OpenCV or OpenMP has threads can hang for ever.
     So a script that asks for workers needs its `if __name__ == "__main__":`. Ctrl-C and SIGTERM don't reach them.
     Yields (sketches, photos), both (batch_size, 3, S, S) float32 in [-1, 1]. Takes no numbers from torch's global
-    random state. Raises DataInvalid, naming the file, when a photo can't be read.
+    random state. Raises DataInvalid, naming the file, when a photo can't be read, OSError when a mask can't be written,
+    TrainingError when a process that draws was killed.
     """
     loader = DataLoader(
         _Outcomes(stream),
@@ -37,34 +38,41 @@ def load_batches(stream: PairStream, *, batch_size: int, first: int, stop: int, 
         multiprocessing_context="spawn" if workers else None,
         generator=torch.Generator(),  # its own, or starting the loader would draw from the global one
     )
-    with _ctrl_c_ignored():
+    with _signals_left_alone():
         outcomes = iter(loader)
     try:
         for outcome in outcomes:
-            if isinstance(outcome, DataInvalid):
+            if isinstance(outcome, Exception):
                 raise outcome
             yield outcome
+    except (RuntimeError, EOFError, ConnectionError) as exc:  # the latter if it was killed while it sent a batch
+        if isinstance(exc, RuntimeError) and "exited unexpectedly" not in str(exc):
+            raise
+        raise TrainingError(
+            f"A process that draws was killed ({str(exc) or 'it fell silent'}), most likely because memory ran out: "
+            "each keeps up to half a gigabyte of photos. Use fewer --workers, or a larger /dev/shm in a container."
+        ) from exc
     finally:
         del outcomes  # ends the workers now, not when a traceback that holds this frame is forgotten
 
 
-class _Outcomes(Dataset["Pair | DataInvalid"]):
+class _Outcomes(Dataset["Pair | DataInvalid | OSError"]):
     """Pairs or the reason why there is none: raised in a worker, an error would come home as a traceback in text."""
 
     def __init__(self, stream: PairStream) -> None:
         self._stream = stream
 
-    def __getitem__(self, index: int) -> Pair | DataInvalid:
+    def __getitem__(self, index: int) -> Pair | DataInvalid | OSError:
         try:
             return self._stream[index]
-        except DataInvalid as exc:
+        except (DataInvalid, OSError) as exc:
             return exc
 
 
-def _collate(outcomes: list[Pair | DataInvalid]) -> Pair | DataInvalid:
+def _collate(outcomes: list[Pair | DataInvalid | OSError]) -> Pair | DataInvalid | OSError:
     pairs: list[Pair] = []
     for outcome in outcomes:
-        if isinstance(outcome, DataInvalid):
+        if isinstance(outcome, Exception):
             return outcome
         pairs.append(outcome)
     sketches, photos = zip(*pairs, strict=True)
@@ -72,16 +80,21 @@ def _collate(outcomes: list[Pair | DataInvalid]) -> Pair | DataInvalid:
 
 
 @contextlib.contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    """Processes started meanwhile ignore Ctrl-C as long as they live; whoever trains may want to finish a step."""
+def _signals_left_alone() -> Iterator[None]:
+    """Processes started meanwhile ignore Ctrl-C as long as they live; whoever trains may want to finish a step.
+
+    Nor does torch's handler of SIGCHLD stay, which raises amid a step when one of them ends: it is missed soon enough.
+    """
     if threading.current_thread() is not threading.main_thread():  # only that one may say so
         yield
         return
+    children = signal.getsignal(signal.SIGCHLD)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGCHLD, children)
 
 
 def _prepare_worker(_worker: int) -> None:

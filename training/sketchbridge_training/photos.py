@@ -102,13 +102,13 @@ def choose_listed(names: Sequence[str], held_out: Path, folder: Path, *, any_end
 def read_names(path: Path) -> set[str]:
     """File names in a list: one a line, or the column `file` of a CSV file. Raises DataInvalid if it can't be read."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # some editors put a mark before the first name
             rows = list(csv.reader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
         raise DataInvalid(f"`{path}` can't be read as a list of file names: {exc}") from exc
     column = rows[0].index("file") if rows and "file" in rows[0] else None
     body = rows if column is None else rows[1:]
-    return {row[column or 0].strip() for row in body if len(row) > (column or 0)}
+    return {row[column or 0].strip() for row in body if len(row) > (column or 0)} - {""}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from sketchbridge_preprocess import Image, PreprocessError, RequestOptions, sketch_for_model
 from sketchbridge_training.errors import DataInvalid
-from sketchbridge_training.photos import SUFFIXES
+from sketchbridge_training.photos import SUFFIXES, list_pictures
 from sketchbridge_training.sources import Source
 
 _COLUMNS = 10
@@ -23,10 +23,9 @@ def load_drawings(folder: Path) -> list[Image]:
 
     Raises DataInvalid, naming the file or folder, if there is none or one can't be read.
     """
-    try:
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)[:_COLUMNS]
-    except OSError as exc:
-        raise DataInvalid(f"`{folder}` can't be read as a folder of drawings: {exc}") from exc
+    if not folder.is_dir():
+        raise DataInvalid(f"`{folder}` can't be read as a folder of drawings: it is none.")
+    paths = list_pictures(folder)[:_COLUMNS]
     if not paths:
         raise DataInvalid(f"`{folder}` holds no drawings ({', '.join(sorted(SUFFIXES))}).")
     return [_load_drawing(path) for path in paths]

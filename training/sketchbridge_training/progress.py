@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,13 +55,23 @@ class LossLog:
 
 
 class Board:
-    """Scalars of every tenth step and the previews, for `tensorboard --logdir`."""
+    """Scalars of every tenth step and the previews, for `tensorboard --logdir`. All methods raise OSError.
+
+    Events are written here and not by a SummaryWriter: its thread ends when the disk is full, and then whoever adds
+    something waits for it for ever.
+    """
 
     def __init__(self, folder: Path, *, step: int) -> None:
-        """Open the board of a run that is at `step`; what was written after it is hidden. Raises OSError."""
-        from tensorboardX import SummaryWriter  # noqa: PLC0415 - comes with the extra, as torch does
+        """Open the board of a run that is at `step`; what was written after it is hidden."""
+        from tensorboardX import summary  # noqa: PLC0415 - comes with the extra, as torch does
+        from tensorboardX.event_file_writer import EventsWriter  # noqa: PLC0415
+        from tensorboardX.proto.event_pb2 import Event, SessionLog  # noqa: PLC0415
 
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+        self._summary, self._event = summary, Event
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        self._add(step + 1, session_log=SessionLog(status=SessionLog.START))
+        self._writer.flush()
 
     def add(self, progress: Progress) -> None:
         """Take down one step."""
@@ -69,15 +80,21 @@ class Board:
         for name in ("l1", "features", "generator_gan", "discriminator", "learning_rate"):
             value = getattr(progress, name)
             if value is not None:
-                self._writer.add_scalar(f"train/{name}", value, progress.step)
+                self._add(progress.step, summary=self._summary.scalar(f"train/{name}", value))
+        if progress.step % 100 == 0:
+            self._writer.flush()
 
     def add_sheet(self, sheet: Image, *, step: int) -> None:
         """Take down a preview: (H, W, 3) uint8."""
-        self._writer.add_image("preview", sheet, step, dataformats="HWC")
+        self._add(step, summary=self._summary.image("preview", sheet, dataformats="HWC"))
+        self._writer.flush()
 
     def close(self) -> None:
         """Write out what is left."""
         self._writer.close()
+
+    def _add(self, step: int, **content: object) -> None:
+        self._writer.write_event(self._event(wall_time=time.time(), step=step, **content))
 
 
 def _read_rows(path: Path) -> dict[int, str]:

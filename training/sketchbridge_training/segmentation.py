@@ -116,6 +116,10 @@ def _read_mask(path: Path) -> NDArray[np.bool_] | None:
 def _write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    with os.fdopen(handle, "wb") as file:
-        file.write(encode(mask.astype(np.uint8) * np.uint8(255)))
-    Path(part).replace(path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(encode(mask.astype(np.uint8) * np.uint8(255)))
+        Path(part).replace(path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise

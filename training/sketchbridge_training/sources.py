@@ -17,7 +17,7 @@ from sketchbridge_training.errors import DataInvalid, OptionInvalid
 from sketchbridge_training.keeping import Keeper
 from sketchbridge_training.layout import SHOWN, Item, Kind, Layout, find_layout
 from sketchbridge_training.linework import are_line_drawings
-from sketchbridge_training.photos import choose_by_name, choose_listed, load_half, load_photo
+from sketchbridge_training.photos import choose_by_name, choose_listed, load_half, load_photo, read_names
 from sketchbridge_training.segmentation import Masks
 from sketchbridge_training.variation import Variation
 
@@ -240,7 +240,10 @@ def _split(folder: Path, layout: Layout, listed: Path | None) -> tuple[list[Item
         chosen = choose_listed(names, listed, folder, any_ending=layout.kind == "folders")
     training = [item for item in layout.training if item.name not in chosen]
     rest = [item for item in layout.training if item.name in chosen]
-    return training, rest, "by their names" if listed is None else f"named by `{listed}`"
+    if listed is None:
+        return training, rest, "by their names"
+    unknown = len(read_names(listed)) - len(rest)
+    return training, rest, f"named by `{listed}`" + (f" ({unknown} more it names are not there)" if unknown > 0 else "")
 
 
 def _say_copies(training: Sequence[Item], rest: Sequence[Item]) -> str:

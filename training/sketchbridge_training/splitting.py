@@ -59,8 +59,12 @@ def identities(names: Mapping[str, str], pattern: str, *, series_gap: int | None
 
 
 def join_alike(photos: Sequence[Path], groups: Mapping[str, str], *, alike: float) -> dict[str, str]:
-    """`groups`, with those joined that hold two photos whose thumbnails correlate by `alike` or more (in [-1, 1])."""
+    """`groups`, with those joined that hold two photos whose thumbnails correlate by `alike` or more (in [-1, 1]).
+
+    A mirror image counts as alike, because training mirrors what it sees.
+    """
     thumbnails = np.stack([_thumbnail(path) for path in photos])
+    mirrored = thumbnails.reshape(-1, _THUMBNAIL_PX, _THUMBNAIL_PX, 3)[:, :, ::-1].reshape(thumbnails.shape)
     parents = {group: group for group in groups.values()}
 
     def root(group: str) -> str:
@@ -69,7 +73,10 @@ def join_alike(photos: Sequence[Path], groups: Mapping[str, str], *, alike: floa
         return group
 
     for number, path in enumerate(photos):
-        for other in np.flatnonzero(thumbnails[number + 1 :] @ thumbnails[number] >= alike) + number + 1:
+        likeness = np.maximum(
+            thumbnails[number + 1 :] @ thumbnails[number], mirrored[number + 1 :] @ thumbnails[number]
+        )
+        for other in np.flatnonzero(likeness >= alike) + number + 1:
             first, second = sorted((root(groups[path.name]), root(groups[photos[other].name])))
             parents[second] = first
     return {name: root(group) for name, group in groups.items()}
@@ -106,7 +113,7 @@ def read_sources(path: Path) -> dict[str, str]:
     Raises DataInvalid.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             return {row["file"]: row["source_path"] for row in csv.DictReader(file)}
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
         raise DataInvalid(f"`{path}` can't be read as a CSV file: {exc}") from exc

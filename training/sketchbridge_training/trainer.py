@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from sketchbridge_preprocess import Image, encode
 from sketchbridge_training.checkpoint import Checkpoint, read_checkpoint, read_weights, write_checkpoint
-from sketchbridge_training.errors import CheckpointInvalid, OptionInvalid
+from sketchbridge_training.errors import CheckpointInvalid, OptionInvalid, TrainingError
 from sketchbridge_training.loading import load_batches
 from sketchbridge_training.memory import keep_freed_memory
 from sketchbridge_training.pairs import PairStream, to_image, to_tensor
@@ -29,6 +30,7 @@ from sketchbridge_training.sources import Source
 logger = logging.getLogger(__name__)
 
 _CALIBRATION_BATCHES = 40
+_CALIBRATION_PAIRS = 320  # at most, if a batch has fewer: they are kept in memory
 
 
 class Trainer:
@@ -100,7 +102,8 @@ class Trainer:
         report: called after every step; whatever it raises stops the run there, saved, and comes through. An exception
         within a step, such as KeyboardInterrupt, leaves the networks half updated: then the last checkpoint stands, and
         this object is of no more use. The weights don't depend on `save_every` or `preview_every`, both at least 1.
-        Raises DataInvalid for a photo that can't be decoded, OptionInvalid, OSError if the run can't be written.
+        Raises DataInvalid for a photo that can't be decoded, OptionInvalid, OSError if the run can't be written, and
+        TrainingError if the losses are no numbers any more or a process that draws was killed.
         """
         check_count("save_every", save_every, least=1)
         check_count("preview_every", preview_every, least=1)
@@ -141,6 +144,11 @@ class Trainer:
         rate = self.settings.learning_rate * min(1.0, max(2 * (1 - self.step / self.steps), 0.02))
         self._in_step = True
         losses = self._model.learn(sketches, photos, step=self.step, rate=rate)
+        if not math.isfinite(losses.l1 + losses.generator_gan + losses.discriminator + (losses.features or 0.0)):
+            raise TrainingError(
+                f"The losses of step {self.step + 1} are no numbers any more: {losses}. Start again from an older "
+                "checkpoint or afresh, with a lower learning rate."
+            )
         self.step += 1
         self._in_step = False
         return Progress(
@@ -154,7 +162,7 @@ class Trainer:
         )
 
     def calibrate(self) -> None:
-        """Measure the batch statistics of the averaged weights, on the run's first 40 batches or its first pass.
+        """Measure the batch statistics of the averaged weights, on the run's first 40 batches, 320 pairs or pass.
 
         Touches nothing that is trained. Raises DataInvalid for a photo that can't be decoded.
         """
@@ -162,7 +170,7 @@ class Trainer:
             return
         if not self._calibration:
             size = self.settings.batch_size
-            batches = min(_CALIBRATION_BATCHES, -(-self._pictures // size))
+            batches = min(_CALIBRATION_BATCHES, max(1, _CALIBRATION_PAIRS // size), -(-self._pictures // size))
             self._calibration = [
                 torch.stack([self._stream[first + offset][0] for offset in range(size)])
                 for first in range(0, batches * size, size)
