@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 
 from sketchbridge_training import DataInvalid, OptionInvalid
 from sketchbridge_training.photos import find_photos
-from sketchbridge_training.splitting import hold_out, identities, join_alike, main, split
+from sketchbridge_training.splitting import (
+    hold_out,
+    identities,
+    join_alike,
+    leave_out_acquaintances,
+    likeness,
+    main,
+    split,
+)
 
 
 def test_the_last_group_of_the_pattern_is_the_identity() -> None:
@@ -70,12 +78,23 @@ def test_groups_that_share_a_picture_are_joined_over_any_number_of_steps(tmp_pat
     cv2.imwrite(str(tmp_path / "02.png"), cv2.convertScaleAbs(first, alpha=0.8, beta=20))  # 0 again, paler
     cv2.imwrite(str(tmp_path / "04.png"), cv2.GaussianBlur(cv2.imread(str(photos[3])), (0, 0), 1))  # 3 again, softer
     groups = {"00.png": "a", "01.png": "b", "02.png": "b", "03.png": "b", "04.png": "c", "05.png": "d"}
-    joined = join_alike(photos, groups, alike=0.95)
+    names = [path.name for path in photos]
+    joined = join_alike(names, likeness(photos), groups, least=0.95)
     assert {joined[f"0{number}.png"] for number in range(5)} == {"a"}
     assert joined["05.png"] == "d"
-    assert join_alike(photos, groups, alike=1.0)["04.png"] == "c"
+    assert join_alike(names, likeness(photos), groups, least=1.0)["04.png"] == "c"
     cv2.imwrite(str(tmp_path / "05.png"), first[:, ::-1])
-    assert join_alike(photos, groups, alike=0.95)["05.png"] == "a"
+    assert join_alike(names, likeness(photos), groups, least=0.95)["05.png"] == "a"
+
+
+def test_whoever_looks_like_one_trained_on_is_not_held_out() -> None:
+    names = ["a1", "a2", "b1", "c1", "d1"]
+    alike = np.zeros((5, 5), np.float32)
+    alike[1, 4] = alike[4, 1] = 0.98  # a2 and d1, which is trained on
+    alike[2, 3] = alike[3, 2] = 0.99  # b1 and c1, both held out
+    groups = {name: name[0] for name in names}
+    assert leave_out_acquaintances(names, alike, groups, ["a1", "a2", "b1", "c1"], least=0.97) == ["b1", "c1"]
+    assert leave_out_acquaintances(names, alike, groups, ["a1", "a2"], least=0.99) == ["a1", "a2"]
 
 
 def test_the_list_holds_out_whole_identities_and_training_reads_it(

@@ -58,13 +58,22 @@ def identities(names: Mapping[str, str], pattern: str, *, series_gap: int | None
     return found
 
 
-def join_alike(photos: Sequence[Path], groups: Mapping[str, str], *, alike: float) -> dict[str, str]:
-    """`groups`, with those joined that hold two photos whose thumbnails correlate by `alike` or more (in [-1, 1]).
+def likeness(photos: Sequence[Path]) -> npt.NDArray[np.float32]:
+    """(N, N) correlations of the photos' thumbnails, in [-1, 1]; 0 with themselves.
 
-    A mirror image counts as alike, because training mirrors what it sees.
+    A mirror image counts as alike, because training mirrors what it sees. Raises DataInvalid for an unreadable photo.
     """
     thumbnails = np.stack([_thumbnail(path) for path in photos])
     mirrored = thumbnails.reshape(-1, _THUMBNAIL_PX, _THUMBNAIL_PX, 3)[:, :, ::-1].reshape(thumbnails.shape)
+    found = np.maximum(thumbnails @ thumbnails.T, mirrored @ thumbnails.T)
+    np.fill_diagonal(found, 0)
+    return found
+
+
+def join_alike(
+    names: Sequence[str], alike: npt.NDArray[np.float32], groups: Mapping[str, str], *, least: float
+) -> dict[str, str]:
+    """`groups`, with those joined that hold two photos alike by `least` or more. alike: of `names`, see `likeness`."""
     parents = {group: group for group in groups.values()}
 
     def root(group: str) -> str:
@@ -72,14 +81,27 @@ def join_alike(photos: Sequence[Path], groups: Mapping[str, str], *, alike: floa
             group = parents[group]
         return group
 
-    for number, path in enumerate(photos):
-        likeness = np.maximum(
-            thumbnails[number + 1 :] @ thumbnails[number], mirrored[number + 1 :] @ thumbnails[number]
-        )
-        for other in np.flatnonzero(likeness >= alike) + number + 1:
-            first, second = sorted((root(groups[path.name]), root(groups[photos[other].name])))
-            parents[second] = first
+    for one, other in np.argwhere(alike >= least):
+        first, second = sorted((root(groups[names[one]]), root(groups[names[other]])))
+        parents[second] = first
     return {name: root(group) for name, group in groups.items()}
+
+
+def leave_out_acquaintances(
+    names: Sequence[str],
+    alike: npt.NDArray[np.float32],
+    groups: Mapping[str, str],
+    chosen: Sequence[str],
+    *,
+    least: float,
+) -> list[str]:
+    """`chosen` without the groups of which a photo is alike by `least` or more to one that is not chosen.
+
+    They stay to be trained on. For things that all look alike, as shoes on white: joining would make one group of them.
+    """
+    out = np.isin(names, chosen)
+    met = {groups[names[number]] for number in np.flatnonzero(out & (alike[:, ~out] >= least).any(axis=1))}
+    return [name for name in chosen if groups[name] not in met]
 
 
 def hold_out(groups: Mapping[str, str], *, share: float) -> list[str]:
@@ -128,27 +150,31 @@ def split(
     *,
     series_gap: int | None = None,
     alike: float = 0.95,
+    apart: float = 0.97,
     share: float = 0.08,
 ) -> tuple[list[str], dict[str, str]]:
     """The names to hold out, sorted, and the identity of every photo. See the functions above.
 
-    alike: correlation of two thumbnails from which they show one thing, -1 to 1. share: of the photos, between 0 and 1.
+    alike: correlation of two thumbnails from which they show one thing, -1 to 1. apart: the one that a held-out photo
+    may not reach with any other, if it is the lower of the two. share: of the photos, between 0 and 1.
     Raises OptionInvalid, and DataInvalid if a photo has no source or no group is small enough to be held out.
     """
-    if not -1 <= alike <= 1:
-        raise OptionInvalid(f"`alike` is {alike}; it must be -1 to 1. Try 0.95.")
+    for name, value, usual in (("alike", alike, 0.95), ("apart", apart, 0.97)):
+        if not -1 <= value <= 1:
+            raise OptionInvalid(f"`{name}` is {value}; it must be -1 to 1. Try {usual}.")
     if not 0 < share < 1:
         raise OptionInvalid(f"`share` is {share}; it must be more than 0 and less than 1. Try 0.08.")
     missing = [path.name for path in photos if path.name not in sources]
     if missing:
         raise DataInvalid(f"There is no source for `{missing[0]}`, nor for {len(missing) - 1} more of {len(photos)}.")
     groups = identities({path.name: sources[path.name] for path in photos}, pattern, series_gap=series_gap)
-    groups = join_alike(photos, groups, alike=alike)
-    chosen = hold_out(groups, share=share)
+    order, found = [path.name for path in photos], likeness(photos)
+    groups = join_alike(order, found, groups, least=alike)
+    chosen = leave_out_acquaintances(order, found, groups, hold_out(groups, share=share), least=apart)
     if not chosen:
         raise DataInvalid(
             f"The {len(photos)} photos are of {len(set(groups.values()))} identities, none of them small enough to be "
-            "held out. Raise `share`, or look for identities with another pattern."
+            "held out and unlike the others. Raise `share` or `apart`, or look for identities with another pattern."
         )
     return chosen, groups
 
@@ -161,6 +187,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--identity", required=True, help="regular expression on source_path; its last group is it")
     parser.add_argument("--series-gap", type=int, help="identities are numbers; those this close are one series")
     parser.add_argument("--alike", type=float, default=0.95, help="join photos that correlate so (default %(default)s)")
+    parser.add_argument(
+        "--apart", type=float, default=0.97, help="hold out nothing as like another photo (default %(default)s)"
+    )
     parser.add_argument("--share", type=float, default=0.08, help="of the photos to hold out (default %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="CSV to write: file, identity, source_path")
     arguments = parser.parse_args(argv)
@@ -174,6 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.identity,
             series_gap=arguments.series_gap,
             alike=arguments.alike,
+            apart=arguments.apart,
             share=arguments.share,
         )
         with arguments.out.open("w", newline="", encoding="utf-8") as file:
