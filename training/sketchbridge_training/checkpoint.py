@@ -8,7 +8,6 @@ training      settings, and the states of the networks and optimisers: read on r
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from sketchbridge_training.errors import CheckpointInvalid, TrainingError
 from sketchbridge_training.pix2pix import States
 from sketchbridge_training.settings import Settings
+from sketchbridge_training.writing import written_whole
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,7 @@ class Checkpoint:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a whole file beside `path`, then rename it: a reader finds the old one or the new one, never half of one.
-
-    The folder is made if it is missing. Raises OSError, or what torch.save raises; `path` is then as it was.
-    """
+    """Write the file whole or not at all. Raises OSError, or what torch.save raises; `path` is then as it was."""
     states = checkpoint.states
     content = {
         "sketchbridge": {
@@ -52,16 +49,10 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             "optimisers": states.optimisers,
         },
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        with written_whole(path) as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException as exc:
-        partial.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as exc:
         cause = exc.__context__ if isinstance(exc, RuntimeError) else exc  # torch says that its zip file is too short
         if isinstance(cause, OSError):
             raise OSError(cause.errno, cause.strerror, str(path)) from exc

@@ -33,10 +33,10 @@ def list_photos(folder: Path) -> list[Path]:
     return photos
 
 
-def list_pictures(folder: Path) -> list[Path]:
+def list_pictures(folder: Path, what: str = "the photos to train on") -> list[Path]:
     """Picture files directly in `folder` but hidden ones, sorted by name. Raises DataInvalid if it is no folder."""
     if not folder.is_dir():
-        raise DataInvalid(f"`{folder}` is not a folder. Give one that holds the photos to train on.")
+        raise DataInvalid(f"`{folder}` is not a folder. Give one that holds {what}.")
     return sorted(
         path
         for path in folder.iterdir()

@@ -8,9 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from sketchbridge_preprocess import Image, PreprocessError, RequestOptions, sketch_for_model
+from sketchbridge_preprocess import Image
+from sketchbridge_training.drawings import read_drawings
 from sketchbridge_training.errors import DataInvalid
-from sketchbridge_training.photos import SUFFIXES, list_pictures
+from sketchbridge_training.photos import SUFFIXES
 from sketchbridge_training.sources import Source
 
 _COLUMNS = 10
@@ -19,16 +20,11 @@ _STREAM = 2  # of random numbers; 0 and 1 are the pairs'
 
 
 def load_drawings(folder: Path) -> list[Image]:
-    """The first ten drawings of a folder, by name, as the server would give them to a model; (256, 256, 3) uint8.
-
-    Raises DataInvalid, naming the file or folder, if there is none or one can't be read.
-    """
-    if not folder.is_dir():
-        raise DataInvalid(f"`{folder}` can't be read as a folder of drawings: it is none.")
-    paths = list_pictures(folder)[:_COLUMNS]
-    if not paths:
+    """The first ten drawings of a folder, by name; see `read_drawings`. Raises DataInvalid, also if there is none."""
+    drawings = list(read_drawings(folder).values())[:_COLUMNS]
+    if not drawings:
         raise DataInvalid(f"`{folder}` holds no drawings ({', '.join(sorted(SUFFIXES))}).")
-    return [_load_drawing(path) for path in paths]
+    return drawings
 
 
 def held_out_pairs(source: Source, *, seed: int) -> list[tuple[Image, Image]]:
@@ -59,10 +55,3 @@ def make_sheet(
 def as_colour(sketch: Image) -> Image:
     """(H, W, 3) uint8 from (H, W) or (H, W, 3)."""
     return np.repeat(sketch[:, :, None], 3, axis=2) if sketch.ndim == 2 else sketch
-
-
-def _load_drawing(path: Path) -> Image:
-    try:
-        return sketch_for_model(path.read_bytes(), RequestOptions())
-    except (PreprocessError, OSError) as exc:
-        raise DataInvalid(f"`{path}` can't be used: {exc}") from exc

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sketchbridge_training.writing import write_whole
+
 if TYPE_CHECKING:
     from sketchbridge_preprocess import Image
 
@@ -43,9 +45,7 @@ class LossLog:
         self._path = path
         rows = _read_rows(path) if path.exists() else {}
         kept = [",".join(_COLUMNS), *(rows[number] for number in sorted(rows) if number <= step)]
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text("".join(f"{line}\n" for line in kept))
-        partial.replace(path)
+        write_whole(path, "".join(f"{line}\n" for line in kept).encode())
 
     def add(self, progress: Progress) -> None:
         """Append the row of one step."""

@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from sketchbridge_preprocess import Image
+from sketchbridge_training.drawings import read_drawings
 from sketchbridge_training.errors import DataInvalid, OptionInvalid
 from sketchbridge_training.quality.classifier_file import judge_for
 from sketchbridge_training.quality.domains import Domain, domain_names, read_domain
 from sketchbridge_training.quality.failures import failures
 from sketchbridge_training.quality.generator import Artefact, Generator, find_artefact
-from sketchbridge_training.quality.hand_drawings import hand_drawings
 from sketchbridge_training.quality.learning import LearningSettings
 from sketchbridge_training.quality.measuring import Measured, load, measure, steps_of
 from sketchbridge_training.quality.progress import BarMaker
 from sketchbridge_training.quality.report import block, card_block, machine, record, with_block
 from sketchbridge_training.quality.round_trip import served_lines
-from sketchbridge_training.quality.sheets import Cell, Group, sheet
-from sketchbridge_training.quality.writing import write_picture, write_whole
+from sketchbridge_training.quality.sheets import Cell, Group, sheet, write_picture
+from sketchbridge_training.writing import write_whole
 
 SCHEMA = 1
 _USUAL_SPLITS = Path("training/splits")
@@ -75,7 +75,7 @@ def assess(request: Request, *, command: str, bar: BarMaker, say: Callable[[str]
         if domain.name not in artefacts:
             continue
         generator = generators[domain.name]
-        by_hand = hand_drawings(request.drawings, domain.name)
+        by_hand = _by_hand(request.drawings, domain.name)
         with bar(domain.name, steps_of(domain, by_hand)) as progress:
             measured = measure(
                 domain,
@@ -197,9 +197,16 @@ def _made(name: str | None, report: Mapping[str, Any]) -> str:
     return block(report) if name is None else card_block(name, report)
 
 
+def _by_hand(drawings: Path, domain: str) -> dict[str, Image]:
+    folder = drawings / domain
+    if not folder.is_dir():
+        return {}
+    return {name.replace("_", " "): drawing for name, drawing in read_drawings(folder).items()}
+
+
 def _foreign(own: Domain, domains: list[Domain], drawings: Path) -> tuple[str, Image]:
     """The name of the next domain and a drawing of it."""
     after = domains[(domains.index(own) + 1) % len(domains)]
-    by_hand = hand_drawings(drawings, after.name)
+    by_hand = _by_hand(drawings, after.name)
     drawing = next(iter(by_hand.values())) if by_hand else served_lines(load(after.held_out[:1])[0])
     return after.name, drawing

@@ -17,7 +17,7 @@ from sketchbridge_training.quality.classifier import Classifier
 from sketchbridge_training.quality.domains import Domain, fingerprint
 from sketchbridge_training.quality.learning import LearningSettings, classes_of, learn, learning_steps
 from sketchbridge_training.quality.progress import BarMaker
-from sketchbridge_training.quality.writing import write_whole
+from sketchbridge_training.writing import write_whole
 
 
 @dataclass(frozen=True)

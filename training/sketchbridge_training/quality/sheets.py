@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from sketchbridge_preprocess import Image
+from sketchbridge_training.writing import write_whole
 
 _TITLE_PX = 26
 _CAPTION_PX = 18
@@ -43,6 +45,12 @@ def sheet(groups: Sequence[Group], *, columns: int, cell_px: int) -> Image:
             _row(group.cells[start : start + columns], width, cell_px) for start in range(0, len(group.cells), columns)
         ]
     return np.concatenate(bands) if bands else np.full((_TITLE_PX, width, 3), 255, np.uint8)
+
+
+def write_picture(path: Path, picture: Image) -> None:
+    """Write (H, W, 3) RGB uint8 as PNG, whole. Raises OSError."""
+    _, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    write_whole(path, data.tobytes())
 
 
 def _row(cells: Sequence[Cell], width: int, cell_px: int) -> Image:
