@@ -17,7 +17,8 @@ import torch
 
 import sketchbridge_training
 from sketchbridge_cli import main
-from sketchbridge_training import CheckpointInvalid, OptionInvalid, Settings, TrainingError
+from sketchbridge_preprocess import Size
+from sketchbridge_training import CheckpointInvalid, OptionInvalid, Settings, Trainer, TrainingError, open_sources
 from sketchbridge_training.checkpoint import read_checkpoint, write_checkpoint
 from sketchbridge_training.progress import Board, Progress
 from tests.training.conftest import TINY, open_trainer
@@ -61,6 +62,16 @@ def test_other_settings_than_the_runs_are_refused(photos: Path, run: Path) -> No
     for change in ({"seed": 6}, {"ngf": 4}, {"l1_weight": 10.0}, {"learning_rate": 1e-4}):
         with pytest.raises(CheckpointInvalid, match="was started with Settings"):
             open_trainer(photos, run, dataclasses.replace(TINY, **change))
+
+
+def test_holding_out_what_a_run_was_trained_on_is_refused(photos: Path, run: Path, tmp_path: Path) -> None:
+    trained_on = torch.load(run / "checkpoint.pt", weights_only=True)["training"]["pictures"]
+    assert len(trained_on) == 11
+    later = tmp_path / "later.txt"
+    later.write_text(f"{trained_on[3]}\n{trained_on[7]}\n")
+    training, held_out = open_sources(photos, size=Size(256, 256), held_out=later)
+    with pytest.raises(CheckpointInvalid, match="was trained on 2 of the pictures that are to be held out now"):
+        Trainer(training, held_out, run, TINY, workers=0)
 
 
 def test_fewer_epochs_than_are_done_are_refused(photos: Path, run: Path) -> None:

@@ -2,7 +2,7 @@
 
 sketchbridge  family, norm, step, steps: read by the exporter
 generator     the averaged weights, calibrated: the generator that is served
-training      settings, and the states of the networks and optimisers: read on resuming
+training      settings, names of the pictures, and the states of the networks and optimisers: read on resuming
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from sketchbridge_training.writing import written_whole
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run after `step` of `steps` steps."""
+    """A run after `step` of `steps` steps. pictures: names of those it was trained on."""
 
     step: int
     steps: int
     settings: Settings
+    pictures: tuple[str, ...] = field(repr=False)
     states: States = field(repr=False)
 
 
@@ -44,6 +45,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "generator": {name: value.contiguous() for name, value in states.average.items()},
         "training": {
             "settings": dataclasses.asdict(checkpoint.settings),
+            "pictures": list(checkpoint.pictures),
             "generator": states.generator,
             "discriminator": states.discriminator,
             "optimisers": states.optimisers,
@@ -76,7 +78,8 @@ def read_checkpoint(path: Path, *, device: torch.device) -> Checkpoint:
                 discriminator=training["discriminator"],
                 optimisers=training["optimisers"],
             )
-            checkpoint = Checkpoint(told["step"], told["steps"], Settings(**settings), states)
+            pictures = tuple(training.get("pictures", ()))
+            checkpoint = Checkpoint(told["step"], told["steps"], Settings(**settings), pictures, states)
     except (KeyError, TypeError, AttributeError, TrainingError) as exc:
         raise CheckpointInvalid(_other_version(path, _first_line(exc))) from exc
     if checkpoint is None:

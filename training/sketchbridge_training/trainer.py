@@ -70,6 +70,8 @@ class Trainer:
         self._workers = workers
         self._stream = PairStream(training, seed=settings.seed)
         self._pictures = len(training)
+        self._seen = set(training.names)
+        self._held_out = frozenset(held_out.names)
         self._previewed = held_out_pairs(held_out, seed=settings.seed)
         self._drawings = drawings
         self.steps = settings.count_steps(self._pictures)
@@ -198,7 +200,13 @@ class Trainer:
         if self.saved_step == self.step:
             return
         self.calibrate()
-        checkpoint = Checkpoint(step=self.step, steps=self.steps, settings=self.settings, states=self._model.states())
+        checkpoint = Checkpoint(
+            step=self.step,
+            steps=self.steps,
+            settings=self.settings,
+            pictures=tuple(sorted(self._seen)),
+            states=self._model.states(),
+        )
         write_checkpoint(self.checkpoint_path, checkpoint)
         self.saved_step = self.step
 
@@ -211,6 +219,12 @@ class Trainer:
                 f"`{self._run}` was started with {made_with}; asked for now: {wanted}. "
                 "Use the same settings (epochs and steps may differ) or name another run folder."
             )
+        seen = sorted(self._held_out.intersection(checkpoint.pictures))
+        if seen:
+            raise CheckpointInvalid(
+                f"`{self._run}` was trained on {len(seen)} of the pictures that are to be held out now, such as "
+                f"`{seen[0]}`. Hold out what the run held out when it was started, or name another run folder."
+            )
         try:
             self._model.restore(checkpoint.states)
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as exc:
@@ -218,6 +232,7 @@ class Trainer:
                 f"`{self.checkpoint_path}` doesn't hold the networks that its settings describe. "
                 "Name another run folder, or move this file away to start afresh."
             ) from exc
+        self._seen.update(checkpoint.pictures)
         self.step = self.saved_step = self._calibrated_step = checkpoint.step
         logger.info("resumed run=%s step=%d steps=%d", self._run, self.step, self.steps)
 
