@@ -17,7 +17,7 @@ from sketchbridge_preprocess.errors import (
 from sketchbridge_preprocess.filters import THRESHOLD_METHODS, denoise, sharpen, threshold, to_gray
 from sketchbridge_preprocess.fit import FIT_MODES, Fitted, Placement, Size, fit, place, unfit
 from sketchbridge_preprocess.header import ImageHeader, read_header
-from sketchbridge_preprocess.normalise import POLARITIES, find_strokes, normalise_sketch
+from sketchbridge_preprocess.normalise import POLARITIES, draw_strokes, find_strokes, normalise_sketch
 from sketchbridge_preprocess.options import NORMALISE_MODES, OUTPUT_ENCODINGS, RequestOptions, read_options
 from sketchbridge_preprocess.pipeline import (
     INTERFACE_SIDE_PX,
@@ -69,6 +69,7 @@ __all__ = [
     "denoise",
     "dodge",
     "draw_photo",
+    "draw_strokes",
     "encode",
     "find_strokes",
     "fit",

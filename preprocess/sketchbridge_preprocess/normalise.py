@@ -54,9 +54,18 @@ def normalise_sketch(
     check_choice("polarity", polarity, POLARITIES)
     placement = place(Size(image.shape[1], image.shape[0]), size, mode=mode)
     strokes = find_strokes(_to_working_scale(image))
-    ink = _draw(thin(_onto_canvas(strokes, placement)), line_width_px)  # (H, W) float32 in [0, 1]
-    lines = np.rint(ink * darkness).astype(np.uint8)
+    lines = _ink(_onto_canvas(strokes, placement), line_width_px, darkness)
     return lines if polarity == "light_on_dark" else np.asarray(255 - lines, np.uint8)
+
+
+def draw_strokes(strokes: NDArray[np.bool_], *, line_width_px: float = 1.9) -> Image:
+    """Redraw strokes that are known, with the pen of `normalise_sketch`: its last two steps, centre and draw.
+
+    strokes: (H, W) bool, True on ink; not modified. line_width_px: as there. Returns (H, W) uint8 in [0, 255], dark
+    lines on white. Raises InvalidOption.
+    """
+    check_range("line_width_px", line_width_px, 0.8, 8)
+    return np.asarray(255 - _ink(strokes.astype(np.uint8), line_width_px, 255), np.uint8)
 
 
 def find_strokes(image: Image) -> NDArray[np.uint8]:
@@ -148,6 +157,11 @@ def _onto_canvas(strokes: NDArray[np.uint8], placement: Placement) -> NDArray[np
     left, top = max(placement.left, 0), max(placement.top, 0)
     result[top : top + visible.height, left : left + visible.width] = np.asarray(soft) > 127  # half
     return result
+
+
+def _ink(strokes: NDArray[np.uint8], line_width_px: float, darkness: int) -> NDArray[np.uint8]:
+    """How dark each pixel is drawn, in [0, darkness], from a mask of 0 and 1."""
+    return np.asarray(np.rint(_draw(thin(strokes), line_width_px) * darkness), np.uint8)
 
 
 def _draw(centre_lines: NDArray[np.uint8], line_width_px: float) -> NDArray[np.float32]:

@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from sketchbridge_preprocess import Size, canny, decode, normalise_sketch
+from sketchbridge_preprocess import Size, canny, decode, draw_strokes, normalise_sketch
 from sketchbridge_training import handwork
 from sketchbridge_training.handwork import ink
-from sketchbridge_training.pen import draw_strokes
 from tests.training.conftest import draw_photo
 
 

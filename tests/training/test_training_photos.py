@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 
 from sketchbridge_preprocess import Size
 from sketchbridge_training import DataInvalid
-from sketchbridge_training.photos import check_photos, find_photos, load_half, load_photo
+from sketchbridge_training.photos import check_photos, find_photos, load_half, load_photo, read_column
 from tests.training.conftest import draw_photo, write_photos
 
 SIDE = Size(64, 64)
@@ -158,3 +158,14 @@ def test_a_list_of_no_photos_of_other_photos_or_of_all_is_refused(tmp_path: Path
         find_photos(photos, held_out=tmp_path / "list")
     with pytest.raises(DataInvalid, match=r"can't be read as a list of file names"):
         find_photos(photos, held_out=tmp_path)
+
+
+def test_a_column_is_read_with_a_byte_order_mark_too_and_may_be_missing_only_where_it_is_optional(
+    tmp_path: Path,
+) -> None:
+    table = tmp_path / "table.csv"
+    table.write_bytes(b"\xef\xbb\xbffile,identity\n1.png,tabby\n2.png,\n3.png\n")
+    assert read_column(table, "identity") == {"1.png": "tabby"}
+    assert read_column(table, "source_path", optional=True) == {}
+    with pytest.raises(DataInvalid, match="has no column `source_path`; it needs `file` and `source_path`"):
+        read_column(table, "source_path")

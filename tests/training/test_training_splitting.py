@@ -133,7 +133,7 @@ def test_without_sources_the_files_names_say_who_it_is(tmp_path: Path) -> None:
     ("sources", "options", "status", "says"),
     [
         ("file,source_path\n00.png,x\n", [], 1, "no source for `01.png`, nor for 10 more of 12"),
-        ("name,path\n00.png,x\n", [], 1, "no column 'file'"),
+        ("name,path\n00.png,x\n", [], 1, "no column `file`"),
         (None, ["--share", "1.5"], 2, "`share` is 1.5"),
         (None, ["--alike", "7"], 2, "`alike` is 7.0"),
         (None, ["--identity", "["], 2, "no regular expression"),

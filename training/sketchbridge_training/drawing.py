@@ -14,9 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sketchbridge_preprocess import Image, Size, canny, dodge, laplacian, normalise_sketch, xdog
+from sketchbridge_preprocess import Image, Size, canny, dodge, draw_strokes, laplacian, normalise_sketch, xdog
 from sketchbridge_training.handwork import change, erase_outside, ink
-from sketchbridge_training.pen import draw_strokes
 
 
 def draw(photo: Image, random: np.random.Generator, *, subject: NDArray[np.bool_] | None = None) -> Image:

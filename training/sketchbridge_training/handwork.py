@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sketchbridge_preprocess import Image, Size, normalise_sketch
-from sketchbridge_training.pen import draw_strokes
+from sketchbridge_preprocess import Image, Size, draw_strokes, normalise_sketch
 
 
 def change(lines: Image, random: np.random.Generator, *, line_width_px: float) -> Image:

@@ -111,6 +111,23 @@ def read_names(path: Path) -> set[str]:
     return {row[column or 0].strip() for row in body if len(row) > (column or 0)} - {""}
 
 
+def read_column(path: Path, column: str, *, optional: bool = False) -> dict[str, str]:
+    """File name -> its value in that column of a CSV file with a column `file`; rows that lack either are left out.
+
+    Raises DataInvalid if the file can't be read, or has no such columns; if optional, it is then empty.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # some editors put a mark before the first name
+            table = csv.DictReader(file)
+            missing = {"file", column} - set(table.fieldnames or ())
+            rows = [] if missing else [(row["file"], row[column]) for row in table]
+    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+        raise DataInvalid(f"`{path}` can't be read as a CSV file: {exc}") from exc
+    if missing and not optional:
+        raise DataInvalid(f"`{path}` has no column `{min(missing)}`; it needs `file` and `{column}`.")
+    return {name: value for name, value in rows if name and value}
+
+
 @dataclass(frozen=True)
 class FileFacts:
     """What is known of a picture file without decoding it: its upright width and height, and a digest of its bytes."""

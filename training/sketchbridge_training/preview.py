@@ -21,7 +21,7 @@ _STREAM = 2  # of random numbers; 0 and 1 are the pairs'
 
 def load_drawings(folder: Path) -> list[Image]:
     """The first ten drawings of a folder, by name; see `read_drawings`. Raises DataInvalid, also if there is none."""
-    drawings = list(read_drawings(folder).values())[:_COLUMNS]
+    drawings = list(read_drawings(folder, most=_COLUMNS).values())
     if not drawings:
         raise DataInvalid(f"`{folder}` holds no drawings ({', '.join(sorted(SUFFIXES))}).")
     return drawings

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from sketchbridge_preprocess import Size
 from sketchbridge_training.errors import DataInvalid, OptionInvalid, TrainingError
-from sketchbridge_training.photos import list_photos, load_photo
+from sketchbridge_training.photos import list_photos, load_photo, read_column
 
 _THUMBNAIL_PX = 24
 
@@ -129,20 +129,6 @@ def _thumbnail(path: Path) -> npt.NDArray[np.float32]:
     return flat / max(float(np.linalg.norm(flat)), 1e-6)
 
 
-def read_sources(path: Path) -> dict[str, str]:
-    """File name -> where it came from, from a CSV file with these columns: `file`, `source_path`.
-
-    Raises DataInvalid.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return {row["file"]: row["source_path"] for row in csv.DictReader(file)}
-    except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise DataInvalid(f"`{path}` can't be read as a CSV file: {exc}") from exc
-    except KeyError as exc:
-        raise DataInvalid(f"`{path}` has no column {exc}; it needs `file` and `source_path`.") from exc
-
-
 def split(
     photos: Sequence[Path],
     sources: Mapping[str, str],
@@ -196,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         photos = list_photos(arguments.photos)
         names = {path.name: path.name for path in photos}
-        sources = read_sources(arguments.sources) if arguments.sources else names
+        sources = read_column(arguments.sources, "source_path") if arguments.sources else names
         chosen, groups = split(
             photos,
             sources,

@@ -26,6 +26,7 @@ from sketchbridge_training.preview import held_out_pairs, make_sheet
 from sketchbridge_training.progress import Board, LossLog, Progress
 from sketchbridge_training.settings import Settings, check_count
 from sketchbridge_training.sources import Source
+from sketchbridge_training.writing import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -187,9 +188,7 @@ class Trainer:
         """
         self.calibrate()
         sheet = make_sheet(self._previewed, self._drawings, self._paint)
-        path = self._run / "previews" / f"{self.step:06d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(sheet))
+        write_whole(self._run / "previews" / f"{self.step:06d}.png", encode(sheet))
         return sheet
 
     def _paint(self, sketch: Image) -> Image:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sketchbridge_training.errors import DataInvalid
-from sketchbridge_training.photos import SUFFIXES, find_photos
+from sketchbridge_training.photos import find_photos, list_pictures, read_column
 from sketchbridge_training.quality.attributes import ATTRIBUTES
 
 
@@ -42,7 +41,7 @@ def domain_names(data: Path) -> list[str]:
     """Folders in `data` that hold photos, sorted. Raises DataInvalid if there is no such folder or it has none."""
     if not data.is_dir():
         raise DataInvalid(f"`{data}` is not a folder. Give one with a folder of photos for each domain in it.")
-    names = sorted(folder.name for folder in data.iterdir() if folder.is_dir() and _has_photos(folder))
+    names = sorted(folder.name for folder in data.iterdir() if folder.is_dir() and list_pictures(folder))
     if not names:
         raise DataInvalid(f"`{data}` has no folders with photos in it. Expected one for each domain, as `shoes/`.")
     return names
@@ -64,8 +63,9 @@ def read_domain(name: str, *, data: Path, splits: Path, by_name: bool = False) -
             "generator was trained without --held-out, leave --splits out."
         )
     training, held_out = find_photos(folder, held_out=split if listed else None)
-    identities = _column(split, "identity")
-    sources = _column(folder / "SOURCES.csv", "source_path")
+    identities = read_column(split, "identity", optional=True) if listed else {}
+    origins = folder / "SOURCES.csv"
+    sources = read_column(origins, "source_path", optional=True) if origins.is_file() else {}
     label = ATTRIBUTES.get(name)
 
     def described(paths: Sequence[Path]) -> tuple[Photo, ...]:
@@ -90,18 +90,3 @@ def fingerprint(domains: Sequence[Domain]) -> str:
                 content = hashlib.sha256(photo.path.read_bytes()).hexdigest()
                 digest.update(f"{domain.name}\t{side}\t{photo.path.name}\t{photo.attribute}\t{content}\n".encode())
     return digest.hexdigest()
-
-
-def _has_photos(folder: Path) -> bool:
-    return any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
-
-
-def _column(path: Path, column: str) -> dict[str, str]:
-    """File name -> that column of a CSV file; empty if there is no such file or column."""
-    if not path.is_file():
-        return {}
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return {row["file"]: row[column] for row in csv.DictReader(file) if row.get("file") and row.get(column)}
-    except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise DataInvalid(f"`{path}` can't be read as a CSV file with the columns file, {column}: {exc}") from exc
