@@ -157,9 +157,12 @@ def unzipped(content: bytes) -> Files:
 
 def zipped(files: Mapping[str, bytes], *, packed: bool = False) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in files.items():
-            archive.writestr(name, content)
+            # A bare name would be dated by the clock, and no two seconds would give the same file.
+            entry = zipfile.ZipInfo(name)
+            entry.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+            archive.writestr(entry, content)
     return buffer.getvalue()
 
 
