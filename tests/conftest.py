@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 
 from sketchbridge_client import Client
 from sketchbridge_server import ServerConfig, TritonServer
+
+# A shell that starts the suite in the background has it ignore SIGINT, and the tests of Ctrl-C would wait in vain.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 SKETCHES = sorted((ROOT / "examples" / "sketches" / "shoes").glob("*.png"))
