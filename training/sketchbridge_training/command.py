@@ -28,7 +28,7 @@ examples:
   sketchbridge train photos/shoes --name shoes                 # 30 passes over the photos, in runs/shoes
   sketchbridge train photos/shoes --name shoes --epochs 60     # resume, and go on for longer
   sketchbridge train facades --name facades --direction BtoA   # pairs: side by side, or folders A and B
-  sketchbridge train photos/cats --name cats --start-from runs/shoes/checkpoint.pt --augment colour,translation,cutout
+  sketchbridge train photos/cats --name cats --start-from runs/shoes/checkpoint.pt --augment colour,cutout
   sketchbridge train photos/faces @training/recipes/faces.args # options from a file: a recipe
   sketchbridge export runs/shoes/checkpoint.pt --name shoes --repository model_repository
 
