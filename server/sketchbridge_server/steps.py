@@ -2,7 +2,10 @@
 
 A model says how one picture is answered; this loop does the rest. A bad picture fails its own request and no other, as
 INVALID_ARGUMENT; anything unforeseen becomes INTERNAL with a sentence, and its traceback goes to the server's log, not
-to the Requests of a batch are worked on side by side: OpenCV leaves the interpreter lock while it works.
+to the caller. Requests of a batch are worked on side by side: OpenCV leaves the interpreter lock while it works.
+
+A request whose caller left before its turn is not worked on; asking takes 0.06 ms. A step of an ensemble is not told of
+a caller that left while it waited there; the ensemble then ends after that step.
 """
 
 from __future__ import annotations

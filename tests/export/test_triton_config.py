@@ -9,6 +9,9 @@ from tritonclient.grpc import model_config_pb2
 
 from sketchbridge_export import triton_config
 from sketchbridge_export.errors import OptionInvalid, RepositoryError
+from sketchbridge_export.gpu_config import Plans, gpu_config
+
+SHIPPED = Path(__file__).parents[2] / "model_repository"
 
 
 def parse(text: str) -> model_config_pb2.ModelConfig:
@@ -27,6 +30,21 @@ def test_the_generators_config_is_the_contract() -> None:
         (1, model_config_pb2.ModelInstanceGroup.KIND_CPU)
     ]
     assert list(config.model_warmup[0].inputs["sketch"].dims) == [256, 256, 3]
+
+
+def test_no_queue_that_is_written_or_shipped_has_a_policy() -> None:
+    """With any limit of size or time, Triton 2.51 stops fetching ahead and loses count of its free instances.
+
+    Then requests wait for its next look, twice a second, though the model is idle.
+    """
+    texts = [path.read_text() for path in sorted(SHIPPED.glob("*/config.pbtxt"))]
+    texts += [triton_config.generator_config("shoes", kind) for kind in triton_config.SERVED]
+    texts.append(gpu_config("shoes", Plans({}, portable="any.plan")))
+    batchers = [config.dynamic_batching for config in map(parse, texts) if config.HasField("dynamic_batching")]
+    assert len(batchers) > len(triton_config.SERVED) + 1
+    for batcher in batchers:
+        assert not batcher.HasField("default_queue_policy")
+        assert not batcher.priority_levels
 
 
 @pytest.mark.parametrize("kind", list(triton_config.SERVED))

@@ -1,0 +1,229 @@
+"""No request to a model itself is worked on after its caller has left, asked of the real server.
+
+The queues are the shipped ones. The models behind them write down whom they work on, and can be held at it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton_grpc
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from sketchbridge_server import ServerConfig, TritonServer
+from tests.integration.in_process import REPOSITORY
+
+pytestmark = pytest.mark.server
+
+BURST = 1_000
+
+# A name that begins with `hold` is held until a file `<name>.go` lies in the model's folder.
+WORK = """
+import os, time
+from pathlib import Path
+
+class Work:
+    def begin(self, folder):
+        self.folder = Path(folder)
+
+    def on(self, name):
+        with (self.folder / "worked").open("a") as file:
+            file.write(name + "\\n")
+        while name.startswith("hold") and not (self.folder / f"{name}.go").exists():
+            time.sleep(0.01)
+"""
+
+# Works on one request of a batch at a time, and on `first` until another of its batch has left.
+STEP = f"""{WORK}
+from sketchbridge_server.steps import PictureStep
+
+class TritonPythonModel(PictureStep, Work):
+    input_name = "name"
+
+    def initialize(self, arguments):
+        os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
+        super().initialize(arguments)
+        self.begin(arguments["model_repository"])
+
+    def execute(self, requests):
+        self.batch = requests
+        return super().execute(requests)
+
+    def answer(self, picture, options, wanted):
+        self.on(picture.decode())
+        while picture == b"first" and not any(request.is_cancelled() for request in self.batch):
+            time.sleep(0.01)
+        return {{"answer": picture}}
+"""
+
+DROP_IN = f"""{WORK}
+from sketchbridge_server.drop_in import DropInModel, GraphTensor, Signature
+
+class TritonPythonModel(DropInModel, Work):
+    default_filename = "model.py"
+
+    def load(self, path, config):
+        self.begin(path.parents[1])
+        return self.describe(path)
+
+    @staticmethod
+    def describe(path):
+        name, answer = (GraphTensor(name, "TYPE_STRING", "text", (-1, 1)) for name in ("name", "answer"))
+        return Signature((name,), (answer,))
+
+    def run(self, feeds, requested):
+        for name in feeds["name"].ravel():
+            self.on(name.decode())
+        return {{"answer": feeds["name"]}}
+
+    def unload(self):
+        pass
+"""
+
+NAMES = """
+backend: "python"
+max_batch_size: 8
+input { name: "name" data_type: TYPE_STRING dims: [ 1 ] }
+output { name: "answer" data_type: TYPE_STRING dims: [ 1 ] }
+instance_group { kind: KIND_CPU count: 1 }
+"""
+# Waits for three; the delay is only there to end a broken test.
+BATCH_OF_THREE = "dynamic_batching { preferred_batch_size: [ 3 ] max_queue_delay_microseconds: 60000000 }"
+
+
+def shipped_queue(model: str) -> str:
+    """How requests wait for a shipped model, as its configuration says it."""
+    shipped = (REPOSITORY / model / "config.pbtxt").read_text()
+    config = text_format.Parse(shipped, model_config_pb2.ModelConfig())
+    return f"dynamic_batching {{ {text_format.MessageToString(config.dynamic_batching)} }}"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A running server over `folder`. Calls are made in threads of `pool`."""
+
+    folder: Path
+    server: TritonServer
+    client: triton_grpc.InferenceServerClient
+    pool: ThreadPoolExecutor
+
+    def call(self, model: str, name: str) -> Future[Any]:
+        return self.pool.submit(self.client.infer, model, inputs(name))
+
+    def begin(self, model: str, name: str) -> tuple[triton_grpc.CallContext, Future[Any]]:
+        """A call that can be cancelled, and what becomes its error, None if it is answered."""
+        ended: Future[Any] = Future()
+
+        def end(result: Any, error: Any) -> None:
+            ended.set_result(error)
+
+        return self.client.async_infer(model, inputs(name), end), ended
+
+    def worked_on(self, model: str) -> list[str]:
+        path = self.folder / model / "worked"
+        return path.read_text().split() if path.exists() else []
+
+    def let_go(self, model: str, name: str) -> None:
+        (self.folder / model / f"{name}.go").touch()
+
+    def waiting(self, model: str) -> int:
+        endpoints = self.server.endpoints
+        connection = http.client.HTTPConnection(endpoints.host, endpoints.metrics_port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("GET", "/metrics")
+            lines = connection.getresponse().read().decode().splitlines()
+        start = f'nv_inference_pending_request_count{{model="{model}",'
+        return int(next(line.rpartition(" ")[2] for line in lines if line.startswith(start)))
+
+
+def inputs(name: str) -> list[triton_grpc.InferInput]:
+    item = triton_grpc.InferInput("name", [1, 1], "BYTES")
+    item.set_data_from_numpy(np.array([[name.encode()]], dtype=object))
+    return [item]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """The test's own time limit ends a wait that is in vain."""
+    while not condition():
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    folder = tmp_path_factory.mktemp("models")
+    models = {
+        "step": (STEP, NAMES + shipped_queue("decode")),
+        "step_of_batches": (STEP, NAMES + BATCH_OF_THREE),
+        "step_without_batcher": (STEP, NAMES),
+        "drop_in": (DROP_IN, NAMES + shipped_queue("shoes_generator")),
+        "drop_in_without_batcher": (DROP_IN, NAMES),
+    }
+    for name, (code, config) in models.items():
+        (folder / name / "1").mkdir(parents=True)
+        (folder / name / "config.pbtxt").write_text(config)
+        (folder / name / "1" / "model.py").write_text(code)
+    with TritonServer(ServerConfig((folder,), http_port=0, grpc_port=0, metrics_port=0, grace_period_s=5)) as server:
+        yield server
+
+
+@pytest.fixture
+def bench(running: TritonServer) -> Iterator[Bench]:
+    (folder,) = running.config.repositories
+    for path in (*folder.glob("*/worked"), *folder.glob("*/*.go")):
+        path.unlink()
+    with triton_grpc.InferenceServerClient(running.endpoints.grpc_url) as client, ThreadPoolExecutor(4) as pool:
+        made = Bench(folder, running, client, pool)
+        yield made
+        for model in folder.iterdir():  # so that a test that failed leaves nobody held
+            made.let_go(model.name, "hold")
+
+
+@pytest.mark.parametrize("model", ["step", "step_without_batcher", "drop_in", "drop_in_without_batcher"])
+def test_a_direct_request_that_is_cancelled_in_the_queue_is_never_worked_on(bench: Bench, model: str) -> None:
+    held = bench.call(model, "hold")
+    wait_until(lambda: bench.worked_on(model) == ["hold"])
+    before = bench.waiting(model)
+    call, left = bench.begin(model, "left")
+    wait_until(lambda: bench.waiting(model) == before + 1)
+    call.cancel()
+    assert left.result().status() == "StatusCode.CANCELLED"
+    after = bench.call(model, "after")  # on the same connection, so it comes in after the cancellation
+    wait_until(lambda: bench.waiting(model) == before + 2)
+    bench.let_go(model, "hold")
+    held.result()
+    after.result()
+    assert bench.worked_on(model) == ["hold", "after"]
+
+
+def test_a_request_of_a_batch_that_is_cancelled_before_its_turn_is_never_worked_on(bench: Bench) -> None:
+    model = "step_of_batches"
+    held = bench.call(model, "first")
+    wait_until(lambda: bench.waiting(model) == 1)
+    call, left = bench.begin(model, "left")
+    wait_until(lambda: bench.waiting(model) == 2)
+    other = bench.call(model, "last")
+    wait_until(lambda: bench.worked_on(model) == ["first"])
+    call.cancel()
+    assert left.result().status() == "StatusCode.CANCELLED"
+    assert [answered.result().as_numpy("answer").item() for answered in (held, other)] == [b"first", b"last"]
+    assert bench.worked_on(model) == ["first", "last"]
+
+
+def test_a_burst_of_a_thousand_callers_is_taken_in_and_answered(bench: Bench) -> None:
+    held = bench.call("step", "hold")
+    wait_until(lambda: bench.worked_on("step") == ["hold"])
+    errors = [bench.begin("step", "one")[1] for _ in range(BURST)]
+    wait_until(lambda: bench.waiting("step") >= BURST)
+    bench.let_go("step", "hold")
+    held.result()
+    assert {error.result() for error in errors} == {None}
