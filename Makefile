@@ -4,9 +4,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
-SOURCES := client cli preprocess export server training loadtest examples model_repository tests
+SOURCES := client cli preprocess export server training loadtest examples model_repository tests tools
 
-.PHONY: help demo test check fmt bench clean
+.PHONY: help demo test check fmt bench docs clean
 
 help:
 	@echo "make demo         set everything up, start Triton, paint and draw, leave pictures in out/, keep serving"
@@ -15,6 +15,7 @@ help:
 	@echo "make check        lint, types and import rules"
 	@echo "make fmt          format the code"
 	@echo "make bench        measure the served pipeline against the same one in a single process"
+	@echo "make docs         the documentation as a site, in out/site"
 	@echo "make clean        remove what the others made (.venv, out, caches)"
 
 demo: $(VENV)/.demo
@@ -35,6 +36,10 @@ fmt: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m sketchbridge_loadtest.overhead $(ARGS)
+
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "wrote: out/site/index.html"
 
 clean:
 	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

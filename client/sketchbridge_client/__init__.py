@@ -11,8 +11,14 @@ everything that can go wrong is a `SketchbridgeError`.
 
 from __future__ import annotations
 
+from sketchbridge_client.aio import AsyncClient
+from sketchbridge_client.arrays import Inference
+from sketchbridge_client.batches import PictureBatch
 from sketchbridge_client.client import Client
+from sketchbridge_client.conversation import Hedge
 from sketchbridge_client.errors import (
+    AccessDenied,
+    BatchFailed,
     ConnectionFailed,
     InvalidArgument,
     InvalidInput,
@@ -25,25 +31,45 @@ from sketchbridge_client.errors import (
     SketchbridgeError,
 )
 from sketchbridge_client.inputs import MAX_IMAGE_BYTES, PictureInput
-from sketchbridge_client.models import ModelInfo, ModelKind
-from sketchbridge_client.pictures import Picture, Roundtrip
+from sketchbridge_client.live_drawing import AsyncLiveDrawing, LiveDrawing
+from sketchbridge_client.metrics import ClientMetrics
+from sketchbridge_client.models import ModelDetails, ModelInfo, ModelKind, ModelStats, TensorInfo
+from sketchbridge_client.pictures import Picture, Roundtrip, Timings
+from sketchbridge_client.retries import NEVER, Retry
+from sketchbridge_client.targets import Tls
 
 __all__ = [
     "MAX_IMAGE_BYTES",
+    "NEVER",
+    "AccessDenied",
+    "AsyncClient",
+    "AsyncLiveDrawing",
+    "BatchFailed",
     "Client",
+    "ClientMetrics",
     "ConnectionFailed",
+    "Hedge",
+    "Inference",
     "InvalidArgument",
     "InvalidInput",
+    "LiveDrawing",
+    "ModelDetails",
     "ModelInfo",
     "ModelKind",
     "ModelNotFound",
     "ModelNotReady",
+    "ModelStats",
     "Overloaded",
     "Picture",
+    "PictureBatch",
     "PictureInput",
     "RequestTimeout",
     "ResponseInvalid",
+    "Retry",
     "Roundtrip",
     "ServerError",
     "SketchbridgeError",
+    "TensorInfo",
+    "Timings",
+    "Tls",
 ]

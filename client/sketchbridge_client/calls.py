@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import numbers
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from sketchbridge_client.errors import InvalidArgument, ResponseInvalid
 from sketchbridge_client.formats import FORMATS, OutputFormat, format_of_bytes
-from sketchbridge_client.inputs import PictureInput, encoded_bytes
+from sketchbridge_client.messages import Infer, Inferred, Parameter, Tensor, bytes_tensor, elements_of
 from sketchbridge_client.models import PHOTO, REPAINTED, SKETCH, ModelKind
-from sketchbridge_client.pictures import Picture, Roundtrip
+from sketchbridge_client.pictures import Picture, Roundtrip, Timings
 
 Fit = Literal["letterbox", "crop", "stretch"]
 Normalise = Literal["auto", "off"]
-Parameter = str | bool | int | float
 
 SKETCH_MODEL = "sketch"
 ROUNDTRIP_SUFFIX = "_roundtrip"
@@ -29,33 +27,32 @@ _INT64 = range(-(2**63), 2**63)
 
 @dataclass(frozen=True)
 class Call:
-    """One request: a picture file into one model, and the outputs that are wanted of it.
+    """One verb on one model: which input its pictures go to, and which outputs are wanted.
 
     wanted: the kind of model this call is for. parameters: request parameters, as the model takes them.
     """
 
+    verb: str
     model: str
     wanted: ModelKind
     input_name: str
-    picture: bytes = field(repr=False)
     outputs: tuple[str, ...]
     parameters: Mapping[str, Parameter]
-    request_id: str
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Answer:
-    """What came back: the bytes of each output, who made them, and how long it took in seconds."""
+    """What one picture was answered with: the bytes of each output, who made them, and how long it took."""
 
     call: Call
     outputs: Mapping[str, bytes] = field(repr=False)
     model: str
     model_version: str
-    elapsed_s: float
+    request_id: str
+    timings: Timings
 
 
 def paint_call(
-    sketch: PictureInput,
     *,
     model: str,
     fit: Fit | None,
@@ -65,11 +62,11 @@ def paint_call(
 ) -> Call:
     """The request of `paint`. Raises InvalidArgument."""
     parameters = _parameters(fit=fit, normalise=normalise, output_format=output_format, quality=quality)
-    return _call(model, ModelKind.PAINTER, (SKETCH, sketch), (PHOTO,), parameters)
+    check_model(model)
+    return Call("paint", model, ModelKind.PAINTER, SKETCH, (PHOTO,), parameters)
 
 
 def sketch_call(
-    photo: PictureInput,
     *,
     method: str | None,
     output_format: OutputFormat | None,
@@ -78,11 +75,10 @@ def sketch_call(
 ) -> Call:
     """The request of `sketch`. Raises InvalidArgument."""
     sent = _parameters(method=method, output_format=output_format, quality=quality, **parameters)
-    return _call(SKETCH_MODEL, ModelKind.SKETCHER, (PHOTO, photo), (SKETCH,), sent)
+    return Call("sketch", SKETCH_MODEL, ModelKind.SKETCHER, PHOTO, (SKETCH,), sent)
 
 
 def roundtrip_call(
-    photo: PictureInput,
     *,
     model: str,
     method: str | None,
@@ -99,9 +95,9 @@ def roundtrip_call(
     sent = _parameters(
         method=method, fit=fit, normalise=normalise, output_format=output_format, quality=quality, **parameters
     )
-    _check_model(model)
+    check_model(model)
     outputs = (SKETCH, REPAINTED)
-    return _call(f"{model}{ROUNDTRIP_SUFFIX}", ModelKind.ROUNDTRIP, (PHOTO, photo), outputs, sent)
+    return Call("roundtrip", f"{model}{ROUNDTRIP_SUFFIX}", ModelKind.ROUNDTRIP, PHOTO, outputs, sent)
 
 
 def painted(answer: Answer) -> Picture:
@@ -119,53 +115,57 @@ def there_and_back(answer: Answer) -> Roundtrip:
     return Roundtrip(sketch=_picture(answer, SKETCH), photo=_picture(answer, REPAINTED))
 
 
-def _call(
-    model: str,
-    wanted: ModelKind,
-    named_input: tuple[str, PictureInput],
-    outputs: tuple[str, ...],
-    parameters: dict[str, Parameter],
-) -> Call:
-    _check_model(model)
-    input_name, picture = named_input
-    return Call(
-        model=model,
-        wanted=wanted,
-        input_name=input_name,
-        picture=encoded_bytes(picture, name=input_name),
-        outputs=outputs,
-        parameters=parameters,
-        request_id=uuid.uuid4().hex,
-    )
+def infer_request(call: Call, pictures: list[bytes], request_id: str) -> Infer:
+    """The request that has these pictures answered, all in one batch."""
+    tensor = bytes_tensor(call.input_name, pictures)  # (N, 1)
+    return Infer(call.model, "", (tensor,), call.outputs, call.parameters, request_id)
 
 
-def _check_model(model: str) -> None:
+def read_answers(call: Call, inferred: Inferred, count: int, request_id: str, timings: Timings) -> list[Answer]:
+    """What each of the `count` pictures of a request was answered with, in their order. Raises ResponseInvalid."""
+    try:
+        rows = {tensor.name: _rows(tensor, count) for tensor in inferred.outputs}
+    except ValueError as exc:
+        raise ResponseInvalid(
+            f"The answer of `{call.model}` cannot be read: {exc}", model=call.model, request_id=request_id
+        ) from exc
+    return [
+        Answer(
+            call=call,
+            outputs={name: elements[row] for name, elements in rows.items()},
+            model=inferred.model or call.model,
+            model_version=inferred.version,
+            request_id=request_id,
+            timings=timings,
+        )
+        for row in range(count)
+    ]
+
+
+def check_model(model: object) -> str:
+    """The name of a model. Raises InvalidArgument."""
     if not isinstance(model, str) or not model:
         raise InvalidArgument(f'`model` is {model!r}; expected the name of a model, such as "shoes".')
-    _check_text("model", model)
+    check_text("model", model)
+    return model
 
 
-def _check_text(name: str, text: str) -> None:
+def check_text(name: str, text: str) -> None:
+    """Raise InvalidArgument for text that no protocol could carry."""
     try:
         text.encode()
     except UnicodeEncodeError as exc:  # a lone surrogate, as a command line with bytes that are no UTF-8 gives
         raise InvalidArgument(f"`{name}` is {text!r}, which is no valid Unicode text.") from exc
 
 
-def _parameters(**given: Parameter | None) -> dict[str, Parameter]:
-    """The parameters to send: None is left to the server. What they may be is for the server to say, not for here."""
-    return {name: _parameter(name, value) for name, value in given.items() if value is not None}
-
-
-def _parameter(name: str, value: object) -> Parameter:
+def check_parameter(name: str, value: object) -> Parameter:
+    """A request parameter as it crosses the wire. Raises InvalidArgument for what cannot."""
     if name in _RESERVED or name.startswith(_RESERVED_PREFIXES):
         raise InvalidArgument(f"`{name}` is a parameter that Triton keeps for itself; it cannot be given here.")
-    if name == "output_encoding" and value != "raw":
-        raise InvalidArgument(f"`{name}` is {value!r}; a Picture holds the bytes of a file. Leave it out.")
     if isinstance(value, bool):
         return value
     if isinstance(value, str):
-        _check_text(name, value)
+        check_text(name, value)
         return value
     if isinstance(value, numbers.Integral):  # NumPy's too
         if int(value) not in _INT64:
@@ -176,6 +176,26 @@ def _parameter(name: str, value: object) -> Parameter:
     raise InvalidArgument(f"`{name}` is a {type(value).__qualname__}; expected a string, a number or a boolean.")
 
 
+def _rows(tensor: Tensor, count: int) -> list[bytes]:
+    if tensor.datatype != "BYTES" or tensor.shape != (count, 1):
+        raise ValueError(f"`{tensor.name}` is {tensor.shape} {tensor.datatype}; expected ({count}, 1) BYTES.")
+    elements = elements_of(tensor)
+    if len(elements) != count:
+        raise ValueError(f"`{tensor.name}` holds {len(elements)} elements; expected {count}.")
+    return elements
+
+
+def _parameters(**given: Parameter | None) -> dict[str, Parameter]:
+    """The parameters to send: None is left to the server. What they may be is for the server to say, not for here."""
+    return {name: _parameter(name, value) for name, value in given.items() if value is not None}
+
+
+def _parameter(name: str, value: object) -> Parameter:
+    if name == "output_encoding" and value != "raw":
+        raise InvalidArgument(f"`{name}` is {value!r}; a Picture holds the bytes of a file. Leave it out.")
+    return check_parameter(name, value)
+
+
 def _picture(answer: Answer, output: str) -> Picture:
     call = answer.call
     data = answer.outputs.get(output)
@@ -183,7 +203,7 @@ def _picture(answer: Answer, output: str) -> Picture:
         raise ResponseInvalid(
             f"`{answer.model}` answered without the output `{output}`; there came {sorted(answer.outputs) or 'none'}.",
             model=call.model,
-            request_id=call.request_id,
+            request_id=answer.request_id,
         )
     found = format_of_bytes(data)
     if found is None:
@@ -191,13 +211,13 @@ def _picture(answer: Answer, output: str) -> Picture:
             f"`{output}` of `{answer.model}` is no {', '.join(known.name.upper() for known in FORMATS)} file; its "
             f"{len(data)} bytes begin with {data[:8].hex(' ') or 'nothing'}.",
             model=call.model,
-            request_id=call.request_id,
+            request_id=answer.request_id,
         )
     return Picture(
         bytes=data,
         format=found.name,
         model=answer.model,
         model_version=answer.model_version,
-        request_id=call.request_id,
-        elapsed_s=answer.elapsed_s,
+        request_id=answer.request_id,
+        timings=answer.timings,
     )

@@ -1,24 +1,17 @@
-"""The blocking client: each verb builds a call, sends it over gRPC and reads the answer."""
+"""The blocking client."""
 
 from __future__ import annotations
 
-import difflib
-import logging
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import weakref
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from tritonclient.grpc import InferenceServerClient
-from tritonclient.utils import InferenceServerException
-
+from sketchbridge_client.arrays import Inference
+from sketchbridge_client.batches import PictureBatch
 from sketchbridge_client.calls import (
-    Answer,
-    Call,
     Fit,
     Normalise,
-    Parameter,
     paint_call,
     painted,
     roundtrip_call,
@@ -26,56 +19,89 @@ from sketchbridge_client.calls import (
     sketched,
     there_and_back,
 )
-from sketchbridge_client.errors import (
-    ConnectionFailed,
-    InvalidArgument,
-    ModelNotFound,
-    ModelNotReady,
-    SketchbridgeError,
-)
+from sketchbridge_client.connecting import Url, blocking_driver, prepare
+from sketchbridge_client.conversation import Hedge
+from sketchbridge_client.core import DEFAULT_TIMEOUT_S, DEFAULT_URL
 from sketchbridge_client.formats import OutputFormat
-from sketchbridge_client.grpc_wire import (
-    CHANNEL_ARGUMENTS,
-    check_url,
-    infer_arguments,
-    read_answer,
-    read_index,
-    read_kind,
-)
 from sketchbridge_client.inputs import PictureInput
-from sketchbridge_client.models import ModelInfo, ModelKind, summarise
+from sketchbridge_client.live_drawing import DEFAULT_SIZE_PX, LiveDrawing, live_paint
+from sketchbridge_client.messages import Parameter
+from sketchbridge_client.metrics import ClientMetrics
+from sketchbridge_client.models import ModelDetails, ModelInfo, ModelStats
 from sketchbridge_client.pictures import Picture, Roundtrip
-from sketchbridge_client.status import Attempt, error_from_status
-from sketchbridge_client.timeouts import UNSET, Deadline, Timeout, check_timeout_s
+from sketchbridge_client.programs import Program
+from sketchbridge_client.retries import DEFAULT_RETRY, Retry
+from sketchbridge_client.targets import Tls, Token
+from sketchbridge_client.timeouts import UNSET, Timeout
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-logger = logging.getLogger(__name__)
-
-DEFAULT_URL = "127.0.0.1:8001"
-DEFAULT_TIMEOUT_S = 30.0
-_EXPLAIN_TIMEOUT_S = 2.0  # for asking what models there are, once a call has failed already
+T = TypeVar("T")
 
 
 class Client:
-    """A connection to one Sketchbridge server. Threads may share it; close it, or use it in a `with` block.
+    """The way to one Sketchbridge server, or to several that serve the same models.
 
-    url: host and gRPC port, no scheme. timeout_s: seconds each call may take unless it says otherwise; None waits
-    without limit. Nothing is sent before the first call, so a Client can be made before its server is up.
+    Threads may share it, and a forked child may go on with it. Close it, or use it in a `with` block. Nothing is sent
+    before the first call, so a Client can be made before its server is up.
 
-    Every verb takes a picture as a path, the bytes of a file, a Pillow image, a uint8 array of (H, W, 3) RGB or (H, W)
-    gray in [0, 255], or a Picture that another verb gave. Every verb may raise any error of `errors.py`, and no other.
+    url: `host:port` or `grpcs://host:port` for gRPC, `http://host:port` for HTTP (the extra `http`), `dns:///name:port`
+    for all addresses of a name, `unix:/path`; or a list of addresses, which are taken in turns; or a
+    testing.FakeServer.
+    timeout_s: seconds each call may take unless it says otherwise, all its tries and pauses included; None waits
+    without limit. The server drops a request from its queues once that time has passed.
+    retry: how often and how long a request that failed is sent again; NEVER for once. Verbs are idempotent.
+    hedge: send a second copy of a request that takes unusually long; None for no.
+    tls: how to trust the server, and how to be trusted; without it grpcs:// and https:// trust the system's
+    authorities.
+    token: a bearer token, or a function that returns the present one. api_key: sent as `x-api-key`. headers: sent with
+    every request.
+    plaintext_credentials: send these to an address that is neither encrypted nor on this machine, where something else
+    encrypts the way; without it, a token, a key or a header that is known to hold one is refused for such an address.
+    metrics: where to count what is sent and how it went.
+
+    None of the credentials is ever shown.
+
+    Every verb takes a picture as a path, the bytes of a file, a binary file object, a Pillow image, a Picture that
+    another verb gave, or a uint8 array of (H, W, 3) RGB or (H, W) gray in [0, 255]. With bgr=True an array is BGR, as
+    OpenCV has it. Given a list of pictures, or an (N, H, W, 3) array, a verb gives a list in the same order; it sends
+    as many in one request as the model takes. If some fail it raises BatchFailed, which has the results of the others.
+
+    Every verb may raise any error of `errors.py`, and no other.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float | None = DEFAULT_TIMEOUT_S) -> None:
-        self._url = check_url(url)
-        self._timeout_s = check_timeout_s(timeout_s)
-        self._grpc = InferenceServerClient(self._url, channel_args=CHANNEL_ARGUMENTS)
-        self._closed = False
+    def __init__(
+        self,
+        url: Url = DEFAULT_URL,
+        *,
+        timeout_s: float | None = DEFAULT_TIMEOUT_S,
+        retry: Retry = DEFAULT_RETRY,
+        hedge: Hedge | None = None,
+        tls: Tls | None = None,
+        token: Token | None = None,
+        api_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        plaintext_credentials: bool = False,
+        metrics: ClientMetrics | None = None,
+    ) -> None:
+        self._core, credentials = prepare(
+            url,
+            timeout_s=timeout_s,
+            retry=retry,
+            hedge=hedge,
+            tls=tls,
+            token=token,
+            api_key=api_key,
+            headers=headers,
+            plaintext_credentials=plaintext_credentials,
+            metrics=metrics,
+        )
+        self._driver = blocking_driver(url, self._core.servers, tls, credentials)
+        self._close = weakref.finalize(self, self._driver.close)
 
     def __repr__(self) -> str:
-        return f"Client({self._url!r})"
+        return f"Client({self._core.servers.urls!r})"
 
     def __enter__(self) -> Self:
         return self
@@ -87,12 +113,41 @@ class Client:
 
     def close(self) -> None:
         """Hang up. Calls still waiting in other threads end with ConnectionFailed. Closing twice does nothing."""
-        self._closed = True
-        self._grpc.close()
+        self._close()
+
+    @overload
+    def paint(  # type: ignore[overload-overlap]  # a str is a Sequence too
+        self,
+        sketch: PictureInput,
+        /,
+        *,
+        model: str = ...,
+        fit: Fit | None = ...,
+        normalise: Normalise | None = ...,
+        output_format: OutputFormat | None = ...,
+        quality: int | None = ...,
+        bgr: bool = ...,
+        timeout_s: Timeout = ...,
+    ) -> Picture: ...
+
+    @overload
+    def paint(
+        self,
+        sketch: PictureBatch,
+        /,
+        *,
+        model: str = ...,
+        fit: Fit | None = ...,
+        normalise: Normalise | None = ...,
+        output_format: OutputFormat | None = ...,
+        quality: int | None = ...,
+        bgr: bool = ...,
+        timeout_s: Timeout = ...,
+    ) -> list[Picture]: ...
 
     def paint(
         self,
-        sketch: PictureInput,
+        sketch: PictureInput | PictureBatch,
         /,
         *,
         model: str = "shoes",
@@ -100,8 +155,9 @@ class Client:
         normalise: Normalise | None = None,
         output_format: OutputFormat | None = None,
         quality: int | None = None,
+        bgr: bool = False,
         timeout_s: Timeout = UNSET,
-    ) -> Picture:
+    ) -> Picture | list[Picture]:
         """Paint a photo from a drawing.
 
         sketch: the drawing, any size; dark lines on light paper or the reverse. model: a painter, see `models()`.
@@ -109,34 +165,95 @@ class Client:
         does not redraw its lines. output_format, quality: of the photo; quality is 1 to 100 and no matter for PNG. What
         is None is left to the server. timeout_s: seconds for this call; None waits without limit.
         """
-        call = paint_call(
-            sketch, model=model, fit=fit, normalise=normalise, output_format=output_format, quality=quality
-        )
-        return painted(self._send(call, timeout_s))
+        call = paint_call(model=model, fit=fit, normalise=normalise, output_format=output_format, quality=quality)
+        return self._run(self._core.pictures(call, sketch, bgr, timeout_s, painted))
+
+    @overload
+    def sketch(  # type: ignore[overload-overlap]  # a str is a Sequence too
+        self,
+        photo: PictureInput,
+        /,
+        *,
+        method: str | None = ...,
+        output_format: OutputFormat | None = ...,
+        quality: int | None = ...,
+        bgr: bool = ...,
+        timeout_s: Timeout = ...,
+        **parameters: Parameter,
+    ) -> Picture: ...
+
+    @overload
+    def sketch(
+        self,
+        photo: PictureBatch,
+        /,
+        *,
+        method: str | None = ...,
+        output_format: OutputFormat | None = ...,
+        quality: int | None = ...,
+        bgr: bool = ...,
+        timeout_s: Timeout = ...,
+        **parameters: Parameter,
+    ) -> list[Picture]: ...
 
     def sketch(
         self,
-        photo: PictureInput,
+        photo: PictureInput | PictureBatch,
         /,
         *,
         method: str | None = None,
         output_format: OutputFormat | None = None,
         quality: int | None = None,
+        bgr: bool = False,
         timeout_s: Timeout = UNSET,
         **parameters: Parameter,
-    ) -> Picture:
+    ) -> Picture | list[Picture]:
         """Draw the lines of a photo: dark lines on white.
 
         method: "canny", "laplacian", "dodge" or "xdog". parameters: the method's own numbers, such as
         `low_threshold=50` for canny or `sigma=0.8` for xdog, and the server's other options, such as `max_side_px=512`;
         the server refuses one that it does not know. The rest is as for `paint`.
         """
-        call = sketch_call(photo, method=method, output_format=output_format, quality=quality, parameters=parameters)
-        return sketched(self._send(call, timeout_s))
+        call = sketch_call(method=method, output_format=output_format, quality=quality, parameters=parameters)
+        return self._run(self._core.pictures(call, photo, bgr, timeout_s, sketched))
+
+    @overload
+    def roundtrip(  # type: ignore[overload-overlap]  # a str is a Sequence too
+        self,
+        photo: PictureInput,
+        /,
+        *,
+        model: str = ...,
+        method: str | None = ...,
+        fit: Fit | None = ...,
+        normalise: Normalise | None = ...,
+        output_format: OutputFormat | None = ...,
+        quality: int | None = ...,
+        bgr: bool = ...,
+        timeout_s: Timeout = ...,
+        **parameters: Parameter,
+    ) -> Roundtrip: ...
+
+    @overload
+    def roundtrip(
+        self,
+        photo: PictureBatch,
+        /,
+        *,
+        model: str = ...,
+        method: str | None = ...,
+        fit: Fit | None = ...,
+        normalise: Normalise | None = ...,
+        output_format: OutputFormat | None = ...,
+        quality: int | None = ...,
+        bgr: bool = ...,
+        timeout_s: Timeout = ...,
+        **parameters: Parameter,
+    ) -> list[Roundtrip]: ...
 
     def roundtrip(
         self,
-        photo: PictureInput,
+        photo: PictureInput | PictureBatch,
         /,
         *,
         model: str = "shoes",
@@ -145,16 +262,16 @@ class Client:
         normalise: Normalise | None = None,
         output_format: OutputFormat | None = None,
         quality: int | None = None,
+        bgr: bool = False,
         timeout_s: Timeout = UNSET,
         **parameters: Parameter,
-    ) -> Roundtrip:
+    ) -> Roundtrip | list[Roundtrip]:
         """Draw the lines of a photo and paint a photo from them again, in one request.
 
         model: the painter; the server runs the model `<model>_roundtrip`. fit, normalise: of the drawing on its way to
         the painter, as for `paint`. The rest is as for `sketch`.
         """
         call = roundtrip_call(
-            photo,
             model=model,
             method=method,
             fit=fit,
@@ -163,105 +280,96 @@ class Client:
             quality=quality,
             parameters=parameters,
         )
-        return there_and_back(self._send(call, timeout_s))
+        return self._run(self._core.pictures(call, photo, bgr, timeout_s, there_and_back))
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        /,
+        *,
+        outputs: Sequence[str] = (),
+        version: str = "",
+        parameters: Mapping[str, Parameter] | None = None,
+        timeout_s: Timeout = UNSET,
+    ) -> Inference:
+        """Run any model on arrays.
+
+        inputs: NumPy arrays by the names of the model's inputs, shaped as the model takes them, the batch's axis
+        included if it has one; arrays of bytes or text become BYTES. outputs: the names of those wanted; () for all.
+        version: "" for the one that the server chooses. parameters: the request's, as the model knows them.
+        """
+        return self._run(self._core.infer(model, inputs, outputs, version, parameters, timeout_s))
 
     def models(self, *, timeout_s: Timeout = UNSET) -> list[ModelInfo]:
         """Every model the server has, ready or not, by name. timeout_s: seconds for all the requests this takes."""
-        deadline = Deadline(self._limit_s(timeout_s))
-        with self._translated(Attempt(self._url, timeout_s=deadline.timeout_s)):
-            entries = read_index(self._grpc.get_model_repository_index(client_timeout=deadline.remaining_s()))
-        names = sorted({entry.name for entry in entries})
-        loaded = {entry.name for entry in entries if entry.state == "READY"}
-        return [
-            summarise(name, entries, self._kind(name, deadline) if name in loaded else ModelKind.UNKNOWN)
-            for name in names
-        ]
+        return self._run(self._core.models(timeout_s))
+
+    def model(self, name: str, /, *, version: str = "", timeout_s: Timeout = UNSET) -> ModelDetails:
+        """What one model takes and gives, which versions are loaded, and whether it is ready."""
+        return self._run(self._core.model(name, version, timeout_s))
+
+    def stats(self, model: str | None = None, /, *, timeout_s: Timeout = UNSET) -> list[ModelStats]:
+        """What the server has counted of each version of each model, or of one model, since it was loaded."""
+        return self._run(self._core.stats(model, timeout_s))
 
     def ready(self, model: str | None = None, *, timeout_s: Timeout = UNSET) -> bool:
-        """Whether the server, or one model of it, takes requests. False too if nothing answers in time."""
-        limit = self._limit_s(timeout_s)
-        try:
-            with self._translated(Attempt(self._url, model=model, timeout_s=limit)):
-                if model is None:
-                    return bool(self._grpc.is_server_ready(client_timeout=limit))
-                return bool(self._grpc.is_model_ready(model, client_timeout=limit))
-        except ConnectionFailed as exc:
-            logger.debug("not ready url=%s reason=%s", self._url, exc)
-            return False
+        """Whether a server, or one model of it, takes requests. Asked once; False if nothing answers in time."""
+        return self._run(self._core.ready(model, timeout_s))
 
-    def live(self, *, timeout_s: Timeout = UNSET) -> bool:
-        """Whether a server answers at all, ready or not. False if nothing does in time."""
-        limit = self._limit_s(timeout_s)
-        try:
-            with self._translated(Attempt(self._url, timeout_s=limit)):
-                return bool(self._grpc.is_server_live(client_timeout=limit))
-        except ConnectionFailed as exc:
-            logger.debug("not live url=%s reason=%s", self._url, exc)
-            return False
+    @overload
+    def live(self, *, timeout_s: Timeout = ...) -> bool: ...
 
-    def _limit_s(self, timeout_s: Timeout) -> float | None:
-        return self._timeout_s if timeout_s is UNSET else check_timeout_s(timeout_s)
+    @overload
+    def live(
+        self,
+        model: str,
+        *,
+        fit: Fit | None = ...,
+        normalise: Normalise | None = ...,
+        output_format: OutputFormat | None = ...,
+        quality: int | None = ...,
+        bgr: bool = ...,
+        timeout_s: Timeout = ...,
+        size_px: int = ...,
+    ) -> LiveDrawing: ...
 
-    def _send(self, call: Call, timeout_s: Timeout) -> Answer:
-        limit = self._limit_s(timeout_s)
-        arguments = infer_arguments(call)
-        started = time.perf_counter()
-        try:
-            with self._translated(Attempt(self._url, call.model, call.request_id, limit)):
-                result = self._grpc.infer(**arguments, client_timeout=limit)
-        except (ModelNotFound, ModelNotReady) as exc:
-            raise self._explained(exc, call, limit) from exc.__cause__
-        return read_answer(call, result, time.perf_counter() - started)
+    def live(
+        self,
+        model: str | None = None,
+        *,
+        fit: Fit | None = None,
+        normalise: Normalise | None = None,
+        output_format: OutputFormat | None = None,
+        quality: int | None = None,
+        bgr: bool = False,
+        timeout_s: Timeout = UNSET,
+        size_px: int = DEFAULT_SIZE_PX,
+    ) -> bool | LiveDrawing:
+        """Begin a drawing that `model` paints while it is drawn; or, without a model, say whether a server answers.
 
-    def _kind(self, model: str, deadline: Deadline) -> ModelKind:
-        try:
-            with self._translated(Attempt(self._url, model, timeout_s=deadline.timeout_s)):
-                return read_kind(self._grpc.get_model_metadata(model, client_timeout=deadline.remaining_s()))
-        except (ModelNotFound, ModelNotReady):  # unloaded since the index was read
-            return ModelKind.UNKNOWN
+            with client.live("shoes") as drawing:
+                drawing.feed(frame)  # or drawing.stroke([(20, 30), (90, 40)])
+                for picture in drawing:
+                    ...
 
-    @contextmanager
-    def _translated(self, attempt: Attempt) -> Iterator[None]:
-        """Let only our own errors out of a block that talks to the server."""
-        if self._closed:
-            raise InvalidArgument(f"This client of {self._url} is closed. Make a new one.")
-        try:
-            yield
-        except InferenceServerException as exc:
-            raise error_from_status(exc.status(), exc.message(), attempt) from exc
-        except ValueError as exc:  # what gRPC raises if another thread closes the channel just now
-            if not self._closed:
-                raise
-            raise ConnectionFailed(
-                f"This client of {self._url} was closed during the call.",
-                model=attempt.model,
-                request_id=attempt.request_id,
-            ) from exc
+        size_px: the side of the drawing's own canvas, which `stroke` draws on. timeout_s: seconds for each sketch. The
+        rest is as for `paint`; see LiveDrawing. Without a model: asked once, True if a server answers at all, ready or
+        not, False if nothing does in time.
+        """
+        if model is None:
+            return self._run(self._core.live(timeout_s))
+        paint = live_paint(
+            self._core,
+            model=model,
+            fit=fit,
+            normalise=normalise,
+            output_format=output_format,
+            quality=quality,
+            timeout_s=timeout_s,
+        )
+        return LiveDrawing(self, self._driver, paint, bgr=bgr, size_px=size_px)
 
-    def _explained(
-        self, error: ModelNotFound | ModelNotReady, call: Call, limit_s: float | None
-    ) -> ModelNotFound | ModelNotReady:
-        """The same error, with what the server has to offer instead, or why the model is not ready."""
-        try:
-            models = self.models(timeout_s=min(limit_s or _EXPLAIN_TIMEOUT_S, _EXPLAIN_TIMEOUT_S))
-        except SketchbridgeError as exc:
-            logger.debug("cannot list models url=%s reason=%s", self._url, exc)
-            return error
-        return explain(error, call, models)
-
-
-def explain(error: ModelNotFound | ModelNotReady, call: Call, models: list[ModelInfo]) -> ModelNotFound | ModelNotReady:
-    """The same error with more in its message: models of the wanted kind, or the reason the model is not ready."""
-    context = {"status": error.status, "model": error.model, "request_id": error.request_id}
-    if isinstance(error, ModelNotReady):
-        reasons = [model.reason for model in models if model.name == call.model and model.reason]
-        return ModelNotReady(" ".join([str(error), *(f"The server says: {reason}" for reason in reasons)]), **context)
-    available = tuple(model.name for model in models if model.ready and model.kind is call.wanted)
-    listed = ", ".join(f"`{name}`" for name in available) or "none"
-    closest = difflib.get_close_matches(call.model, available, n=1)
-    suggestion = f" Did you mean `{closest[0]}`?" if closest else ""
-    return ModelNotFound(
-        f"{error} Models it has of this kind ({call.wanted.value}): {listed}.{suggestion}",
-        available=available,
-        **context,
-    )
+    def _run(self, program: Program[T]) -> T:
+        self._driver.look_after()
+        return self._driver.run(program)

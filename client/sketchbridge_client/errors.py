@@ -9,10 +9,15 @@ SketchbridgeError         has .model, .request_id and .status, None where there 
     ModelNotReady         the server knows the model and cannot run it now
     InvalidInput          fix the call: the server refused the picture or a parameter (also an InvalidArgument)
     Overloaded            wait, then try again
+    AccessDenied          give the token, key or certificate that the server asks for
   ResponseInvalid         an answer came back that does not keep to what the model promises
+  BatchFailed             some pictures of a list failed: has .results, what came of the others, and .errors, by index
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 
 class SketchbridgeError(Exception):
@@ -78,5 +83,32 @@ class Overloaded(ServerError):
     """The server has more to do than it takes on. The same request may well be answered later."""
 
 
+class AccessDenied(ServerError):
+    """The server, or what stands before it, does not let this caller in. The credentials are in no message."""
+
+
 class ResponseInvalid(SketchbridgeError):
     """The answer does not keep to what the model promises: an output is missing, or is no picture."""
+
+
+class BatchFailed(SketchbridgeError):
+    """At least one picture of a list failed. What came of the others is not lost.
+
+    results: one for each picture in the order of the list, what the verb gives for one picture; None where it failed.
+    errors: why, by the index of each picture that failed, lowest first. model, request_id, status: only where all the
+    errors have the same.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: str | None = None,
+        model: str | None = None,
+        request_id: str | None = None,
+        results: tuple[Any, ...] = (),
+        errors: Mapping[int, SketchbridgeError] | None = None,
+    ) -> None:
+        super().__init__(message, status=status, model=model, request_id=request_id)
+        self.results = results
+        self.errors: dict[int, SketchbridgeError] = dict(errors or {})

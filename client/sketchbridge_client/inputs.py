@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,20 @@ from PIL import Image, ImageOps
 from sketchbridge_client.errors import InvalidArgument
 from sketchbridge_client.pictures import Picture
 
-PictureInput = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8] | Picture
-"""A path, the bytes of a picture file, a Pillow image, a uint8 array of (H, W, 3) RGB or (H, W) gray, or a Picture."""
+
+class BinaryFile(Protocol):
+    """Anything open for reading bytes: a file opened with "rb", an io.BytesIO, a member of a zip."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes from where the file stands, fewer if it likes, and b"" at its end."""
+        ...
+
+
+PictureInput = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | Image.Image | NDArray[np.uint8] | Picture
+)
+"""A path, the bytes of a picture file or a file open for reading them, a Pillow image, a uint8 array of (H, W, 3) RGB
+or (H, W) gray, or a Picture."""
 
 MAX_IMAGE_BYTES = 32 * 1024 * 1024
 """The most bytes one picture file may have; the server takes no more."""
@@ -31,12 +44,19 @@ _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 _CONVERTIBLE_MODES = frozenset({"CMYK", "HSV", "LAB", "PA", "RGBX", "RGBa", "La", "YCbCr"})
 
 
-def encoded_bytes(picture: PictureInput, *, name: str) -> bytes:
+def encoded_bytes(picture: PictureInput, *, name: str, bgr: bool = False) -> bytes:
     """The bytes to send for `picture`: a whole PNG, JPEG, WebP or BMP file of at most MAX_IMAGE_BYTES.
 
-    name: what the caller calls this argument, for messages. A Pillow image is turned upright by its Exif orientation,
-    as the server does with the file it came from. Raises InvalidArgument.
+    name: what the caller calls this argument, for messages. bgr: a (H, W, 3) array has its channels in OpenCV's order,
+    blue first; a gray array is the same either way, and anything that is no array is refused, since a file says its own
+    order. A file object is read from where it stands to its end, and not closed. A Pillow image is turned upright by
+    its Exif orientation, as the server does with the file it came from. Raises InvalidArgument.
     """
+    if bgr and not isinstance(picture, np.ndarray):
+        raise InvalidArgument(
+            f"`bgr=True` says how a NumPy array has its channels, and `{name}` is a {_type_name(picture)}. "
+            "Leave `bgr` out for it."
+        )
     if isinstance(picture, Picture):
         data = picture.bytes
     elif isinstance(picture, (bytes, bytearray, memoryview)):
@@ -46,12 +66,11 @@ def encoded_bytes(picture: PictureInput, *, name: str) -> bytes:
     elif isinstance(picture, Image.Image):
         data = _encode_image(picture, name)
     elif isinstance(picture, np.ndarray):
-        data = _encode_array(picture, name)
+        data = _encode_array(picture, name, bgr=bgr)
+    elif _is_file(picture):
+        data = _drain(picture, name)
     else:
-        raise InvalidArgument(
-            f"`{name}` is a {type(picture).__module__}.{type(picture).__qualname__}; expected a path, bytes, a Pillow "
-            "image or a uint8 NumPy array of (H, W, 3) RGB or (H, W) gray."
-        )
+        _refuse_type(picture, name)
     if not data:
         raise InvalidArgument(f"`{name}` is empty: 0 bytes. Give the bytes of a whole picture file.")
     if len(data) > MAX_IMAGE_BYTES:
@@ -59,6 +78,35 @@ def encoded_bytes(picture: PictureInput, *, name: str) -> bytes:
             f"`{name}` has {len(data):,} bytes; at most {MAX_IMAGE_BYTES:,} are taken. Scale it down or compress it."
         )
     return data
+
+
+def check_array_of_pictures(array: NDArray[Any], *, name: str) -> None:
+    """Raise InvalidArgument unless `array` is (N, H, W, 3) uint8, a batch of pictures. N may be 0."""
+    if len(array) == 0:
+        return
+    if array.size == 0:
+        advice: str | None = "Its pictures have no pixels."
+    else:
+        advice = _advice_on_dtype(array) or _advice_on_batch_shape(array.shape)
+    if advice:
+        raise InvalidArgument(f"`{name}` is {_describe(array)}; expected uint8 (N, H, W, 3) in [0, 255]. {advice}")
+
+
+def _is_file(thing: object) -> TypeGuard[BinaryFile]:
+    # isinstance with a Protocol does not see, from Python 3.12 on, the `read` that a wrapper as tempfile's passes on
+    return callable(getattr(thing, "read", None))
+
+
+def _refuse_type(picture: object, name: str) -> NoReturn:
+    several = " Give several pictures as a list: `list(...)`." if isinstance(picture, Iterator) else ""
+    raise InvalidArgument(
+        f"`{name}` is a {_type_name(picture)}; expected a path, bytes, a file open for reading bytes, a Pillow image "
+        f"or a uint8 NumPy array of (H, W, 3) RGB or (H, W) gray.{several}"
+    )
+
+
+def _type_name(thing: object) -> str:
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
 def _read(path: str | os.PathLike[str], name: str) -> bytes:
@@ -76,11 +124,58 @@ def _read(path: str | os.PathLike[str], name: str) -> bytes:
     except IsADirectoryError as exc:
         raise InvalidArgument(f"`{name}`: `{os.fspath(path)}` is a folder. Give one picture file.") from exc
     except (OSError, ValueError) as exc:  # no permission, a name too long, a null byte in it
-        reason = (exc.strerror if isinstance(exc, OSError) else None) or exc
-        raise InvalidArgument(f"`{name}`: `{_shortened(path)}` cannot be read: {reason}.{_advice(path)}") from exc
+        message = f"`{name}`: `{_shortened(path)}` cannot be read: {_reason(exc)}.{_advice(path)}"
+        raise InvalidArgument(message) from exc
     if not data:
         raise InvalidArgument(f"`{name}`: the file `{os.fspath(path)}` is empty. Give a whole picture file.")
     return data
+
+
+def _drain(file: BinaryFile, name: str) -> bytes:
+    """What is left in `file`, read part by part: a pipe, a socket or a raw file gives less at once than it has."""
+    data = bytearray()
+    while len(data) <= MAX_IMAGE_BYTES:
+        part = _read_part(file, MAX_IMAGE_BYTES + 1 - len(data), name)
+        if not part:
+            break
+        data += part
+    if not data:
+        raise InvalidArgument(
+            f"`{name}`: the file object gave no bytes. It is read from where it stands: go back to its start with "
+            "`.seek(0)` if it was written or read before."
+        )
+    if len(data) > MAX_IMAGE_BYTES:
+        raise InvalidArgument(
+            f"`{name}`: the file object has more than {MAX_IMAGE_BYTES:,} bytes, the most that are taken. "
+            "Scale it down or compress it."
+        )
+    return bytes(data)
+
+
+def _read_part(file: BinaryFile, size_bytes: int, name: str) -> bytes | bytearray | memoryview:
+    try:
+        part: object = file.read(size_bytes)
+    except UnicodeError:
+        _refuse_text(name)
+    except Exception as exc:  # it is the caller's object: what it raises cannot be known
+        raise InvalidArgument(f"`{name}`: the file object cannot be read: {_reason(exc)}.") from exc
+    if isinstance(part, str):
+        _refuse_text(name)
+    if not isinstance(part, (bytes, bytearray, memoryview)):  # None: it does not block, and has nothing yet
+        raise InvalidArgument(
+            f'`{name}`: reading the file object gave a {_type_name(part)}; expected bytes, and b"" only at its end.'
+        )
+    return part
+
+
+def _refuse_text(name: str) -> NoReturn:
+    raise InvalidArgument(f'`{name}` is a file open for text; a picture is bytes. Open it with the mode "rb".')
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__qualname__}: {error}".strip().rstrip(":.")  # some say only "read", or nothing
 
 
 def _shortened(path: str | os.PathLike[str]) -> str:
@@ -98,7 +193,10 @@ def _advice(path: str | os.PathLike[str]) -> str:
 
 
 def _encode_image(image: Image.Image, name: str) -> bytes:
-    upright = ImageOps.exif_transpose(image)
+    try:
+        upright = ImageOps.exif_transpose(image)  # reads its file, if that has not been done yet
+    except Exception as exc:  # Pillow's decoders, and the caller's file under them, raise what they like
+        raise InvalidArgument(f"`{name}` is a Pillow image that cannot be read: {_reason(exc)}.") from exc
     if upright.mode in _CONVERTIBLE_MODES:
         upright = upright.convert("RGBA" if upright.mode in {"PA", "RGBa", "La"} else "RGB")
     if upright.mode not in _PNG_MODES:
@@ -113,13 +211,15 @@ def _encode_image(image: Image.Image, name: str) -> bytes:
     return buffer.getvalue()
 
 
-def _encode_array(array: NDArray[Any], name: str) -> bytes:
+def _encode_array(array: NDArray[Any], name: str, *, bgr: bool) -> bytes:
     advice = _advice_on_array(array)
     if advice:
+        order = "BGR" if bgr else "RGB"
         raise InvalidArgument(
-            f"`{name}` is {_describe(array)}; expected uint8 (H, W, 3) RGB or (H, W) gray in [0, 255]. {advice}"
+            f"`{name}` is {_describe(array)}; expected uint8 (H, W, 3) {order} or (H, W) gray in [0, 255]. {advice}"
         )
-    return _encode_image(Image.fromarray(np.ascontiguousarray(array)), name)
+    rgb = array[:, :, ::-1] if bgr and array.ndim == 3 else array
+    return _encode_image(Image.fromarray(np.ascontiguousarray(rgb)), name)
 
 
 def _advice_on_array(array: NDArray[Any]) -> str | None:
@@ -135,7 +235,7 @@ def _advice_on_shape(shape: tuple[int, ...]) -> str | None:
         case (_, _) | (_, _, 3):
             advice = None
         case (_, _, _, _):
-            advice = "Send the pictures of a batch one by one: `for x in batch`."
+            advice = "It holds several pictures and one is taken here: pick one, `x[0]`."
         case (_, _, 1):
             advice = "Drop the last axis: `x[:, :, 0]`."
         case (_, _, 4):
@@ -144,8 +244,28 @@ def _advice_on_shape(shape: tuple[int, ...]) -> str | None:
             advice = "Drop the first axis: `x[0]`."
         case (3, _, _):
             advice = "Move the channels last: `x.transpose(1, 2, 0)`."
+        case (_, _, _):
+            advice = "Reshape it to one picture; or, if these are gray pictures, give a list of them: `list(x)`."
         case _:
             advice = "Reshape it to one picture."
+    return advice
+
+
+def _advice_on_batch_shape(shape: tuple[int, ...]) -> str | None:
+    advice: str | None
+    match shape:
+        case (_, _, _, 3):
+            advice = None
+        case (_, _, _, 1):
+            advice = "Give a list of gray pictures: `list(x[..., 0])`."
+        case (_, _, _, 4):
+            advice = "Drop alpha: `x[..., :3]`."
+        case (_, 1, _, _):
+            advice = "Give a list of gray pictures: `list(x[:, 0])`."
+        case (_, 3, _, _):
+            advice = "Move the channels last: `x.transpose(0, 2, 3, 1)`."
+        case _:
+            advice = "Reshape it, or give a list of pictures."
     return advice
 
 

@@ -1,17 +1,18 @@
-"""From gRPC's status codes to our errors. Callers see only the right-hand side.
+"""What a status means: which error of ours it is, and whether the same request may succeed if it is sent again.
 
-Triton's codes were read off a running 2.51. Most are clear by themselves; where one code stands for several things the
-server's words decide, in MESSAGE_RULES.
+gRPC's codes are the table; HTTP's are mapped to them first. Triton's codes were read off a running 2.51. Most are clear
+by themselves; where one code stands for several things the server's words decide, in MESSAGE_RULES.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-
-import grpc
+from enum import Enum
+from http import HTTPStatus
 
 from sketchbridge_client.errors import (
+    AccessDenied,
     ConnectionFailed,
     InvalidArgument,
     InvalidInput,
@@ -23,93 +24,169 @@ from sketchbridge_client.errors import (
     ServerError,
     SketchbridgeError,
 )
+from sketchbridge_client.messages import Failed
 
-ERROR_OF_CODE: dict[grpc.StatusCode, type[SketchbridgeError]] = {
-    grpc.StatusCode.OK: ResponseInvalid,  # no error carries it
-    grpc.StatusCode.CANCELLED: ConnectionFailed,  # this side hung up, as by closing the client
-    grpc.StatusCode.UNKNOWN: ServerError,
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
-    grpc.StatusCode.DEADLINE_EXCEEDED: RequestTimeout,
-    grpc.StatusCode.NOT_FOUND: ModelNotFound,
-    grpc.StatusCode.ALREADY_EXISTS: ServerError,
-    grpc.StatusCode.PERMISSION_DENIED: ServerError,
-    grpc.StatusCode.UNAUTHENTICATED: ServerError,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
-    grpc.StatusCode.FAILED_PRECONDITION: ServerError,
-    grpc.StatusCode.ABORTED: ServerError,
-    grpc.StatusCode.OUT_OF_RANGE: InvalidInput,
-    grpc.StatusCode.UNIMPLEMENTED: ServerError,  # Triton's UNSUPPORTED, and any gRPC server that is no Triton
-    grpc.StatusCode.INTERNAL: ServerError,
-    grpc.StatusCode.UNAVAILABLE: ConnectionFailed,  # gRPC's own; Triton's few are below
-    grpc.StatusCode.DATA_LOSS: ServerError,
+
+class Again(Enum):
+    """Whether a request that failed may be sent again. Every verb is idempotent, so it may whenever it could help."""
+
+    NO = "the answer would be the same"
+    LOST = "the connection broke; another target at once, or the same one after a pause"
+    LATER = "the server said that it cannot now; after a pause"
+    FEW_TIMES = "the process that served it died, perhaps of this very request; after a pause, but not for ever"
+    IF_LEAVING = "the model is gone; after a pause if the server is stopping or loading it, which has to be asked"
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a status means. error: the class that callers see."""
+
+    error: type[SketchbridgeError]
+    again: Again = Again.NO
+
+
+MEANING_OF_CODE: dict[str, Meaning] = {
+    "OK": Meaning(ResponseInvalid),  # no error carries it
+    "CANCELLED": Meaning(ConnectionFailed, Again.LOST),  # a server that stops, or this side that hung up
+    "UNKNOWN": Meaning(ServerError),
+    "INVALID_ARGUMENT": Meaning(InvalidInput),
+    "DEADLINE_EXCEEDED": Meaning(RequestTimeout),
+    "NOT_FOUND": Meaning(ModelNotFound),
+    "ALREADY_EXISTS": Meaning(ServerError),
+    "PERMISSION_DENIED": Meaning(AccessDenied),
+    "UNAUTHENTICATED": Meaning(AccessDenied),
+    "RESOURCE_EXHAUSTED": Meaning(Overloaded, Again.LATER),
+    "FAILED_PRECONDITION": Meaning(ServerError),
+    "ABORTED": Meaning(ServerError, Again.LATER),
+    "OUT_OF_RANGE": Meaning(InvalidInput),
+    "UNIMPLEMENTED": Meaning(ServerError),  # Triton's UNSUPPORTED, and any gRPC server that is no Triton
+    "INTERNAL": Meaning(ServerError),
+    "UNAVAILABLE": Meaning(ConnectionFailed, Again.LOST),  # gRPC's own; Triton's few are below
+    "DATA_LOSS": Meaning(ServerError),
 }
 
-# (code, words of the message, class): the first that fits goes before the table above.
-MESSAGE_RULES: tuple[tuple[grpc.StatusCode, str, type[SketchbridgeError]], ...] = (
-    # The model failed to load, or the server is stopping and has unloaded it.
-    (grpc.StatusCode.NOT_FOUND, "has no available versions", ModelNotReady),
-    (grpc.StatusCode.UNAVAILABLE, "is not at ready state", ModelNotReady),
-    (grpc.StatusCode.UNAVAILABLE, "unknown model", ModelNotFound),
+# (code, words of the message, meaning): the first that fits goes before the table above.
+MESSAGE_RULES: tuple[tuple[str, str, Meaning], ...] = (
+    # The model failed to load, is being loaded, or the server is stopping and has unloaded it.
+    ("NOT_FOUND", "has no available versions", Meaning(ModelNotReady, Again.IF_LEAVING)),
+    ("UNAVAILABLE", "is not at ready state", Meaning(ModelNotReady, Again.IF_LEAVING)),
+    ("INVALID_ARGUMENT", "Model version not ready", Meaning(ModelNotReady, Again.IF_LEAVING)),  # over HTTP
+    ("UNAVAILABLE", "unknown model", Meaning(ModelNotFound)),
     # The process of a Python model died.
-    (grpc.StatusCode.INTERNAL, "is not healthy", ModelNotReady),
+    ("INTERNAL", "is not healthy", Meaning(ModelNotReady, Again.FEW_TIMES)),
+    ("INTERNAL", "Stub process", Meaning(ModelNotReady, Again.FEW_TIMES)),
     # The queue of the dynamic batcher is full, or the request has waited in it for too long.
-    (grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size", Overloaded),
-    (grpc.StatusCode.UNAVAILABLE, "Request timeout expired", Overloaded),
+    ("UNAVAILABLE", "Exceeds maximum queue size", Meaning(Overloaded, Again.LATER)),
+    ("UNAVAILABLE", "Request timeout expired", Meaning(Overloaded, Again.LATER)),
     # Message limits: ours on the way out, ours on the way back, then the server's or a proxy's.
-    (grpc.StatusCode.RESOURCE_EXHAUSTED, "Sent message larger than max", InvalidArgument),
-    (grpc.StatusCode.RESOURCE_EXHAUSTED, "CLIENT: Received message larger than max", ResponseInvalid),
-    (grpc.StatusCode.RESOURCE_EXHAUSTED, "message larger than max", InvalidInput),
+    ("RESOURCE_EXHAUSTED", "Sent message larger than max", Meaning(InvalidArgument)),
+    ("RESOURCE_EXHAUSTED", "CLIENT: Received message larger than max", Meaning(ResponseInvalid)),
+    ("RESOURCE_EXHAUSTED", "message larger than max", Meaning(InvalidInput)),
+    # The connection broke, and gRPC says it with another code than UNAVAILABLE.
+    ("INTERNAL", "RST_STREAM", Meaning(ConnectionFailed, Again.LOST)),
+    ("UNKNOWN", "Stream removed", Meaning(ConnectionFailed, Again.LOST)),
+    # Triton was started with --grpc-restricted-protocol.
+    ("UNAVAILABLE", "This protocol is restricted", Meaning(AccessDenied)),
+    # A certificate that does not fit stays so: the server's here, then what the server says of this side's. Over gRPC
+    # with TLS 1.3 it says nothing and hangs up, which cannot be told from a server that stops.
+    ("UNAVAILABLE", "CERTIFICATE_VERIFY_FAILED", Meaning(AccessDenied)),
+    ("UNAVAILABLE", "Hostname Verification Check failed", Meaning(AccessDenied)),
+    ("UNAVAILABLE", "Peer name", Meaning(AccessDenied)),
+    ("UNAVAILABLE", "ALERT_UNKNOWN_CA", Meaning(AccessDenied)),
+    ("UNAVAILABLE", "ALERT_HANDSHAKE_FAILURE", Meaning(AccessDenied)),
+    ("UNAVAILABLE", "ALERT_BAD_CERTIFICATE", Meaning(AccessDenied)),
+    ("UNAVAILABLE", "ALERT_CERTIFICATE", Meaning(AccessDenied)),  # _REQUIRED, _EXPIRED, _REVOKED, _UNKNOWN
+    ("UNAVAILABLE", "ALERT_UNSUPPORTED_CERTIFICATE", Meaning(AccessDenied)),
+    # So does a port that speaks something else.
+    ("UNAVAILABLE", "WRONG_VERSION_NUMBER", Meaning(ConnectionFailed)),
+    ("UNAVAILABLE", "missing selected ALPN property", Meaning(ConnectionFailed)),
 )
 
-_CODES_BY_NAME = {str(code): code for code in grpc.StatusCode}
+# Triton answers 400 for most of its own codes; what it says then decides above, or it is the caller's fault.
+CODE_OF_HTTP_STATUS: dict[HTTPStatus, str] = {
+    HTTPStatus.BAD_REQUEST: "INVALID_ARGUMENT",
+    HTTPStatus.UNAUTHORIZED: "UNAUTHENTICATED",
+    HTTPStatus.FORBIDDEN: "PERMISSION_DENIED",
+    HTTPStatus.NOT_FOUND: "NOT_FOUND",
+    HTTPStatus.METHOD_NOT_ALLOWED: "UNIMPLEMENTED",
+    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: "UNAUTHENTICATED",
+    HTTPStatus.REQUEST_TIMEOUT: "UNAVAILABLE",  # the request did not reach the server in time; it may next time
+    HTTPStatus.CONFLICT: "ABORTED",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "OUT_OF_RANGE",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "UNIMPLEMENTED",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "INVALID_ARGUMENT",
+    HTTPStatus.TOO_MANY_REQUESTS: "RESOURCE_EXHAUSTED",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "INTERNAL",
+    HTTPStatus.NOT_IMPLEMENTED: "UNIMPLEMENTED",
+    HTTPStatus.BAD_GATEWAY: "UNAVAILABLE",
+    HTTPStatus.SERVICE_UNAVAILABLE: "UNAVAILABLE",
+    HTTPStatus.GATEWAY_TIMEOUT: "UNAVAILABLE",  # a proxy's limit, not the caller's, who may have time left
+}
+_CLIENT_ERRORS, _SERVER_ERRORS = range(400, 500), range(500, 600)
+
 # What Triton puts before a message: the request id, and the ensemble that the failing step is in.
 _PREFIXES = re.compile(r"^(\[request id: [^\]]*\]\s*|in ensemble '[^']*',\s*)+")
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What was tried, for the message: where, which model, under which request id, within how many seconds."""
+    """What was tried, for the message: where, which model, under which request id, within which time, how often."""
 
     url: str
     model: str | None = None
     request_id: str | None = None
     timeout_s: float | None = None
+    tries: int = 1
 
 
-def error_class(code: grpc.StatusCode, details: str) -> type[SketchbridgeError]:
-    """The class of error that a status code and the server's words for it mean."""
-    for its_code, words, error in MESSAGE_RULES:
-        if code is its_code and words in details:
-            return error
-    return ERROR_OF_CODE[code]
+def code_of_http_status(status: int) -> str:
+    """The gRPC code that an HTTP status stands for."""
+    if status in CODE_OF_HTTP_STATUS:
+        return CODE_OF_HTTP_STATUS[HTTPStatus(status)]
+    if status in _CLIENT_ERRORS:
+        return "FAILED_PRECONDITION"
+    return "INTERNAL" if status in _SERVER_ERRORS else "UNIMPLEMENTED"
 
 
-def error_from_status(status: str | None, details: str | None, attempt: Attempt) -> SketchbridgeError:
-    """The error to raise for what tritonclient reports.
+def meaning_of(failed: Failed) -> Meaning:
+    """What a failure means. One that this side refused to send is the caller's to fix."""
+    if failed.code is None:
+        return Meaning(InvalidArgument)
+    for code, words, meaning in MESSAGE_RULES:
+        if failed.code == code and words in failed.words:
+            return meaning
+    return MEANING_OF_CODE[failed.code]
 
-    status: as tritonclient gives it, "StatusCode.NOT_FOUND"; None if tritonclient refused before sending.
-    """
-    words = _PREFIXES.sub("", details or "").strip() or "no reason given"
-    code = _CODES_BY_NAME.get(status or "")
-    error = InvalidArgument if code is None else error_class(code, words)
+
+def error_of(failed: Failed, attempt: Attempt) -> SketchbridgeError:
+    """The error to raise for a failure."""
+    words = _PREFIXES.sub("", failed.words).strip() or "no reason given"
+    error = meaning_of(failed).error
     return error(
-        _message(error, code.name if code else "refused", words, attempt),
-        status=code.name if code else None,
+        _message(error, failed.code or "refused", words, attempt),
+        status=failed.code,
         model=attempt.model,
         request_id=attempt.request_id,
     )
 
 
 def _message(error: type[SketchbridgeError], code: str, words: str, attempt: Attempt) -> str:
+    tried = f" It was tried {attempt.tries} times." if attempt.tries > 1 else ""
     if error is ConnectionFailed:
-        return _connection_message(attempt.url, words)
-    return _TEMPLATES.get(error, "{model} at {url} failed with {code}: {words}").format(
+        return _connection_message(attempt.url, words) + tried
+    if error is AccessDenied:
+        for pattern, advice in _ADVICE_ON_CERTIFICATES.items():
+            if re.search(pattern, words):
+                return advice.format(url=attempt.url, words=words)
+    template = _TEMPLATES.get(error, "{model} at {url} failed with {code}: {words}")
+    message = template.format(
         url=attempt.url,
         model=f"`{attempt.model}`" if attempt.model else "the server",
         within="in time" if attempt.timeout_s is None else f"within {attempt.timeout_s:g} s",
         code=code,
         words=words,
     )
+    return message + tried
 
 
 _TEMPLATES: dict[type[SketchbridgeError], str] = {
@@ -119,18 +196,39 @@ _TEMPLATES: dict[type[SketchbridgeError], str] = {
     Overloaded: "{model} at {url} has too much to do: {words}. Try again later.",
     InvalidArgument: "{model} cannot be asked so: {words}",
     InvalidInput: "{model} refused the request: {words}",
+    AccessDenied: "{url} does not let this call to {model} in ({code}): {words}. Check `token`, `api_key`, `headers` "
+    "and `tls` of the client.",
+}
+
+
+# words of gRPC or of Python's own TLS: what to tell
+_ADVICE_ON_CERTIFICATES = {
+    "Hostname Verification|Hostname mismatch|IP address mismatch|Peer name": "The certificate of {url} is for another "
+    "name: {words}. If it is the right server, say which name it has with `Tls(server_name=...)`.",
+    "CERTIFICATE_VERIFY_FAILED": "The certificate of {url} is not trusted: {words}. If it was signed by an authority "
+    "of your own, give that with `Tls(ca=...)`.",
+    "ALERT_": "{url} does not trust this side: {words}. Give a certificate that it knows the authority of with "
+    "`Tls(certificate=..., key=...)`.",
 }
 
 
 def _connection_message(url: str, words: str) -> str:
-    if "Connection refused" in words:
+    if re.search("Connection refused|Connect call failed", words):
         return (
-            f"Nothing answers at {url}. Start it with `sketchbridge serve`, or give the address of a server that runs "
-            "(host and gRPC port)."
+            f"Nothing answers at {url}. Start it with `sketchbridge serve`, or give the address of a server that runs."
         )
-    if re.search(r"resol(v|ution)", words):  # gRPC has said it both ways
+    if re.search(r"resol(v|ution)|Name or service not known|nodename nor servname", words):
         return f"The host of {url} is not known: {words}. Check its name."
+    if "No such file or directory" in words:  # a unix socket
+        return f"There is no socket at {url}. Start the server, or give the path of the socket it listens on."
+    if "WRONG_VERSION_NUMBER" in words:
+        return (
+            f"What answers at {url} does not speak TLS: {words}. Use `grpc://` or `http://` if that is as it should be."
+        )
+    if "ALPN" in words:
+        return f"What answers at {url} speaks TLS but no gRPC: {words}. Is it the HTTP port? Use `https://` for that."
     return (
-        f"The connection to {url} failed: {words}. Is this the gRPC port (8001 by default) and not the HTTP port, and "
-        "does the server still run?"
+        f"The connection to {url} failed: {words}. Does the server still run, and is this the port of this protocol "
+        "(by default gRPC 8001, HTTP 8000)? Does it speak TLS if and only if the address says so, and does it ask for "
+        "a certificate of this side (`Tls(certificate=..., key=...)`)?"
     )

@@ -4,11 +4,14 @@ import io
 import os
 import runpy
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from sketchbridge_server.config import Endpoints
 
 # Test files are no package (importlib mode), so what two folders share is run by its path.
 stand_in_server = runpy.run_path(str(Path(__file__).parent.parent / "client" / "stand_in.py"))["stand_in_server"]
@@ -18,8 +21,15 @@ stand_in_server = runpy.run_path(str(Path(__file__).parent.parent / "client" / "
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The gRPC address of a real Triton that serves models which send the picture back."""
     names = ("shoes", "birds", "sketch", "shoes_roundtrip")
-    with stand_in_server(tmp_path_factory.mktemp("repository"), names) as url:
-        yield url
+    with stand_in_server(tmp_path_factory.mktemp("repository"), names) as endpoints:
+        yield endpoints.grpc_url
+
+
+@pytest.fixture
+def mortal_server(tmp_path_factory: pytest.TempPathFactory) -> AbstractContextManager[Endpoints]:
+    """A server of sketches for one test alone, to be started and stopped by it."""
+    server: AbstractContextManager[Endpoints] = stand_in_server(tmp_path_factory.mktemp("repository"), ("sketch",))
+    return server
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sketchbridge_server import ServerConfig, TritonServer
+from sketchbridge_server.config import Endpoints
 
 BYTES, PIXELS = "TYPE_STRING", "TYPE_UINT8"
 DIMS = {BYTES: "[1]", PIXELS: "[256, 256, 3]", "TYPE_FP32": "[4]"}
@@ -34,8 +35,8 @@ MODELS: dict[str, tuple[dict[str, str], dict[str, str], str]] = {
 
 
 @contextmanager
-def stand_in_server(folder: Path, names: tuple[str, ...] = tuple(MODELS)) -> Iterator[str]:
-    """Serve the models of these names from a repository made in `folder`; yields the gRPC address."""
+def stand_in_server(folder: Path, names: tuple[str, ...] = tuple(MODELS)) -> Iterator[Endpoints]:
+    """Serve the models of these names from a repository made in `folder`; yields where it answers."""
     for name in names:
         inputs, outputs, more = MODELS[name]
         (folder / name / "1").mkdir(parents=True)
@@ -50,7 +51,7 @@ def stand_in_server(folder: Path, names: tuple[str, ...] = tuple(MODELS)) -> Ite
     server.start()
     try:
         server.wait_until_ready()
-        yield server.endpoints.grpc_url
+        yield server.endpoints
     finally:
         server.stop(grace_period_s=0)
 

@@ -35,22 +35,30 @@ class TritonPythonModel:
             os._exit(1)
         if "raise_error" in parameters:
             return refusal("as asked", getattr(pb_utils.TritonError, parameters["raise_error"]))
-        data = pb_utils.get_input_tensor_by_name(request, self.input).as_numpy().item()
+        rows = pb_utils.get_input_tensor_by_name(request, self.input).as_numpy()[:, 0]  # (N, 1)
+        try:
+            pictures = [self.noted(data, request, parameters, len(rows)) for data in rows]
+        except (UnidentifiedImageError, OSError) as exc:
+            return refusal(str(exc), pb_utils.TritonError.INVALID_ARG)
+        answers = [parameters["answer_text"].encode()] * len(rows) if "answer_text" in parameters else pictures
+        wanted = request.requested_output_names()
+        tensor = np.array(answers, dtype=np.object_).reshape(-1, 1)
+        return pb_utils.InferenceResponse([pb_utils.Tensor(name, tensor) for name in self.outputs if name in wanted])
+
+    def noted(self, data: bytes, request: Any, parameters: dict[str, Any], batch: int) -> bytes:
         try:
             image = Image.open(io.BytesIO(data)).convert("RGB")
-        except (UnidentifiedImageError, OSError):
-            return refusal(f"This is no picture: {len(data)} bytes came.", pb_utils.TritonError.INVALID_ARG)
+        except UnidentifiedImageError as exc:
+            raise UnidentifiedImageError(f"This is no picture: {len(data)} bytes came.") from exc
         notes = PngImagePlugin.PngInfo()
         notes.add_text("parameters", json.dumps(parameters))
         notes.add_text("request_id", request.request_id())
+        notes.add_text("batch", str(batch))
         notes.add_text("sha256", hashlib.sha256(data).hexdigest())
         buffer = io.BytesIO()
         kind = parameters.get("output_format", "png")
         image.save(buffer, format=kind, **({"pnginfo": notes} if kind == "png" else {}))
-        answer = parameters["answer_text"].encode() if "answer_text" in parameters else buffer.getvalue()
-        wanted = request.requested_output_names()
-        tensor = np.array([[answer]], dtype=np.object_)  # (N, 1)
-        return pb_utils.InferenceResponse([pb_utils.Tensor(name, tensor) for name in self.outputs if name in wanted])
+        return buffer.getvalue()
 
 
 def refusal(message: str, code: int) -> Any:

@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sketchbridge_client import (
+    NEVER,
+    BatchFailed,
     Client,
+    InvalidArgument,
     InvalidInput,
     ModelKind,
     ModelNotFound,
@@ -27,6 +30,7 @@ from sketchbridge_client import (
     ResponseInvalid,
     ServerError,
 )
+from sketchbridge_server.config import Endpoints
 
 pytestmark = pytest.mark.server
 
@@ -120,10 +124,11 @@ def test_a_model_of_another_kind_refuses_the_call(client: Client, png: bytes) ->
 
 
 @pytest.mark.parametrize("fault", ["INTERNAL", "UNKNOWN", "ALREADY_EXISTS", "UNSUPPORTED"])
-def test_a_fault_of_the_model_is_a_server_error(client: Client, png: bytes, fault: str) -> None:
+def test_a_fault_of_the_model_is_a_server_error(way: Any, client: Client, png: bytes, fault: str) -> None:
     with pytest.raises(ServerError, match="as asked") as caught:
         client.sketch(png, raise_error=fault)
-    assert type(caught.value) is ServerError
+    told_as_400 = way.protocol == "http" and fault in {"UNKNOWN", "ALREADY_EXISTS"}  # as is what the caller got wrong
+    assert type(caught.value) is (InvalidInput if told_as_400 else ServerError)
 
 
 def test_an_answer_that_is_no_picture_is_not_passed_on(client: Client, png: bytes) -> None:
@@ -131,7 +136,7 @@ def test_an_answer_that_is_no_picture_is_not_passed_on(client: Client, png: byte
         client.sketch(png, answer_text="no picture")
 
 
-def test_a_full_queue_is_overload(url: str, png: bytes) -> None:
+def test_a_full_queue_is_overload(way: Any, endpoints: Endpoints, png: bytes) -> None:
     def paint(_: int) -> Exception | None:
         try:
             client.paint(png, model="busy")
@@ -139,7 +144,7 @@ def test_a_full_queue_is_overload(url: str, png: bytes) -> None:
             return exc
         return None
 
-    with Client(url) as client, ThreadPoolExecutor(6) as pool:
+    with way.connect(endpoints, retry=NEVER) as client, ThreadPoolExecutor(6) as pool:
         outcomes = list(pool.map(paint, range(6)))
     overloaded = [outcome for outcome in outcomes if outcome]
     assert overloaded
@@ -149,17 +154,17 @@ def test_a_full_queue_is_overload(url: str, png: bytes) -> None:
 
 def test_a_model_whose_process_died_is_not_ready(client: Client, png: bytes) -> None:
     with pytest.raises(ModelNotReady, match="is not healthy"):
-        client.paint(png, model="fragile")
+        client.paint(png, model="fragile", timeout_s=2)
     assert client.paint(png).format == "png"  # the others go on
 
 
-def test_a_timeout_has_three_states(url: str, png: bytes) -> None:
-    with Client(url, timeout_s=0.1) as client:
+def test_a_timeout_has_three_states(way: Any, endpoints: Endpoints, png: bytes) -> None:
+    with way.connect(endpoints, timeout_s=0.1) as client:
         with pytest.raises(RequestTimeout, match=r"within 0\.1 s"):
             client.sketch(png, sleep_s=0.3)
         assert client.sketch(png, sleep_s=0.3, timeout_s=None).format == "png"
         assert client.sketch(png, sleep_s=0.3, timeout_s=20).format == "png"
-    with Client(url) as patient, pytest.raises(RequestTimeout, match=r"within 0\.2 s"):
+    with way.connect(endpoints) as patient, pytest.raises(RequestTimeout, match=r"within 0\.2 s"):
         patient.sketch(png, sleep_s=0.4, timeout_s=0.2)
 
 
@@ -218,3 +223,71 @@ def test_a_client_made_before_its_server_finds_it_once_it_is_up(closed_port: int
             assert time.monotonic() < give_up
             time.sleep(0.05)
         server.stop(grace=0).wait()
+
+
+def test_a_list_is_sent_in_batches_and_comes_back_in_its_order(client: Client) -> None:
+    shades = list(range(0, 200, 10))
+    painted = client.paint([np.full((8, 8), shade, np.uint8) for shade in shades])
+    assert [int(one.array[0, 0, 0]) for one in painted] == shades
+    assert [notes(one)["batch"] for one in painted] == ["8"] * 16 + ["4"] * 4  # the model's max_batch_size is 8
+
+
+def test_an_array_of_four_axes_is_a_batch_and_an_empty_list_is_one_too(client: Client) -> None:
+    batch = np.random.default_rng(3).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    np.testing.assert_array_equal([one.array for one in client.sketch(batch)], batch)
+    assert client.paint([]) == []
+    (both,) = client.roundtrip([batch[0]])
+    np.testing.assert_array_equal(both.photo.array, batch[0])
+
+
+def test_one_bad_picture_of_a_batch_is_reported_alone(client: Client, png: bytes) -> None:
+    with pytest.raises(BatchFailed) as caught:
+        client.paint([png, b"no picture", png, np.zeros((2, 2), np.float64), png])
+    assert sorted(caught.value.errors) == [1, 3]
+    assert type(caught.value.errors[1]) is InvalidInput
+    assert type(caught.value.errors[3]) is InvalidArgument
+    assert [one is None for one in caught.value.results] == [False, True, False, True, False]
+
+
+def test_bgr_arrays_arrive_as_rgb(client: Client, drawing: NDArray[np.uint8]) -> None:
+    np.testing.assert_array_equal(client.paint(drawing[:, :, ::-1], bgr=True).array, drawing)
+
+
+def test_any_model_takes_arrays_and_gives_arrays(client: Client, png: bytes, drawing: NDArray[np.uint8]) -> None:
+    answer = client.infer("shoes", {"sketch": np.array([[png]], dtype=object)}, parameters={"quality": 3})
+    assert (answer.model, answer.model_version, list(answer.outputs)) == ("shoes", "1", ["photo"])
+    with Image.open(io.BytesIO(answer["photo"].item())) as image:
+        assert json.loads(str(image.info["parameters"])) == {"quality": 3}
+        np.testing.assert_array_equal(np.array(image), drawing)
+    with pytest.raises(KeyError, match="there are \\['photo'\\]"):
+        answer["foto"]
+
+
+def test_a_model_tells_what_it_takes_and_gives(client: Client) -> None:
+    details = client.model("shoes")
+    assert (details.name, details.versions, details.kind, details.ready) == ("shoes", ("1",), ModelKind.PAINTER, True)
+    assert details.max_batch_size == 8
+    assert [(one.name, one.datatype, one.shape) for one in details.inputs] == [("sketch", "BYTES", (-1, 1))]
+    assert [one.name for one in details.outputs] == ["photo"]
+    with pytest.raises(ModelNotFound, match=r"Did you mean `shoes`\?"):
+        client.model("shoez")
+
+
+def test_what_the_server_has_counted_grows_with_each_call(client: Client, png: bytes) -> None:
+    (before,) = client.stats("birds")
+    client.paint([png, png, png], model="birds")
+    (after,) = client.stats("birds")
+    while after.requests == before.requests:  # Triton answers first and counts then
+        (after,) = client.stats("birds")
+    assert (after.name, after.version) == ("birds", "1")
+    assert after.requests == before.requests + 1
+    assert after.inferences == before.inferences + 3
+    assert after.total_s > 0
+    assert {one.name for one in client.stats()} >= {"birds", "shoes", "sketch"}
+
+
+def test_timings_say_how_long_it_took_and_how_often_it_was_sent(client: Client, png: bytes) -> None:
+    timings = client.sketch(png, sleep_s=0.2).timings
+    assert timings.attempts == 1
+    assert timings.total_s > 0.2
+    assert 0 <= timings.client_s < timings.total_s

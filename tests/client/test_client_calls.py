@@ -9,22 +9,29 @@ from sketchbridge_client import InvalidArgument, ModelKind, ResponseInvalid
 from sketchbridge_client.calls import (
     Answer,
     Call,
+    check_parameter,
+    infer_request,
     paint_call,
     painted,
+    read_answers,
     roundtrip_call,
     sketch_call,
     sketched,
     there_and_back,
 )
+from sketchbridge_client.messages import Inferred, Tensor, bytes_tensor
+from sketchbridge_client.pictures import Timings
+
+TIMINGS = Timings(total_s=0.5, client_s=0.1, attempts=1)
 
 
 def paint(**options: Any) -> Call:
     nothing = {"fit": None, "normalise": None, "output_format": None, "quality": None}
-    return paint_call(b"x", **{"model": "shoes", **nothing, **options})
+    return paint_call(**{"model": "shoes", **nothing, **options})
 
 
 def sketch(**parameters: Any) -> Call:
-    return sketch_call(b"x", method="canny", output_format=None, quality=None, parameters=parameters)
+    return sketch_call(method="canny", output_format=None, quality=None, parameters=parameters)
 
 
 def roundtrip(**options: Any) -> Call:
@@ -36,11 +43,11 @@ def roundtrip(**options: Any) -> Call:
         "quality": None,
         "parameters": {},
     }
-    return roundtrip_call(b"x", **{"model": "shoes", **nothing, **options})
+    return roundtrip_call(**{"model": "shoes", **nothing, **options})
 
 
 def answer(call: Call, **outputs: bytes) -> Answer:
-    return Answer(call, outputs, model=call.model, model_version="3", elapsed_s=0.5)
+    return Answer(call, outputs, model=call.model, model_version="3", request_id="abc", timings=TIMINGS)
 
 
 def test_a_painting_is_asked_of_the_model_by_its_tensors() -> None:
@@ -106,21 +113,49 @@ def test_a_model_is_named_by_a_string(model: Any) -> None:
         roundtrip(model=model)
 
 
-def test_every_request_has_an_id_of_its_own() -> None:
-    ids = {paint().request_id for _ in range(100)}
-    assert len(ids) == 100
-    assert all(len(one) == 32 and int(one, 16) >= 0 for one in ids)
+def test_pictures_of_one_request_are_rows_of_one_tensor() -> None:
+    request = infer_request(sketch(), [b"ab", b"", b"c"], "abc")
+    assert request.inputs == (
+        Tensor("photo", "BYTES", (3, 1), (b"\2\0\0\0", b"ab", b"\0\0\0\0", b"", b"\1\0\0\0", b"c")),
+    )
+    assert (request.model, request.outputs, request.request_id) == ("sketch", ("sketch",), "abc")
+    assert "ab" not in repr(request.inputs)
 
 
-def test_the_repr_of_a_call_has_no_pixels() -> None:
-    assert "picture" not in repr(paint())
+def test_each_picture_of_a_request_is_answered_in_its_place(png: bytes) -> None:
+    inferred = Inferred("shoes", "2", (bytes_tensor("photo", [png, png + b"tail"]),))
+    first, second = (painted(one) for one in read_answers(paint(), inferred, 2, "abc", TIMINGS))
+    assert (first.bytes, second.bytes) == (png, png + b"tail")
+    assert first.model_version == second.model_version == "2"
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        Tensor("photo", "UINT8", (1, 4, 4, 3), (bytes(48),)),
+        Tensor("photo", "BYTES", (2, 1), (b"\1\0\0\0a" * 2,)),
+        Tensor("photo", "BYTES", (1,), (b"\1\0\0\0a",)),
+        Tensor("photo", "BYTES", (1, 1), (b"",)),
+        Tensor("photo", "BYTES", (1, 1), (b"\5",)),
+        Tensor("photo", "BYTES", (1, 1), (b"\xff\xff\0\0short",)),
+        Tensor("photo", "BYTES", (1, 1), (b"\1\0\0\0a" * 2,)),
+    ],
+)
+def test_rows_that_do_not_match_the_request_are_an_invalid_answer(tensor: Tensor) -> None:
+    with pytest.raises(ResponseInvalid, match="The answer of `shoes` cannot be read") as caught:
+        read_answers(paint(), Inferred("shoes", "1", (tensor,)), 1, "abc", TIMINGS)
+    assert caught.value.request_id == "abc"
+
+
+def test_any_model_may_be_asked_for_base64() -> None:
+    assert check_parameter("output_encoding", "base64") == "base64"
 
 
 def test_an_answer_is_read_with_who_made_it(png: bytes) -> None:
     call = paint()
     made = painted(answer(call, photo=png))
     assert (made.bytes, made.format, made.model, made.model_version) == (png, "png", "shoes", "3")
-    assert (made.request_id, made.elapsed_s) == (call.request_id, 0.5)
+    assert (made.request_id, made.timings) == ("abc", TIMINGS)
 
 
 def test_both_pictures_of_a_roundtrip_are_read(png: bytes) -> None:
@@ -133,7 +168,7 @@ def test_an_answer_without_the_output_is_invalid(png: bytes) -> None:
     call = sketch()
     with pytest.raises(ResponseInvalid, match=r"without the output `sketch`; there came \['photo'\]") as caught:
         sketched(answer(call, photo=png))
-    assert (caught.value.model, caught.value.request_id) == ("sketch", call.request_id)
+    assert (caught.value.model, caught.value.request_id) == ("sketch", "abc")
 
 
 @pytest.mark.parametrize(("data", "shown"), [(b"", "nothing"), (b"an error", "61 6e 20 65 72 72 6f 72")])

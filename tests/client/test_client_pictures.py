@@ -1,20 +1,31 @@
 from __future__ import annotations
 
+import base64
 import io
+import math
+import pickle
 import stat
+from dataclasses import FrozenInstanceError
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from sketchbridge_client import InvalidArgument, Picture, Roundtrip
+from sketchbridge_client.errors import InvalidArgument
 from sketchbridge_client.formats import FORMATS, OutputFormat, format_of_bytes
+from sketchbridge_client.pictures import Picture, Roundtrip, Timings
+
+TIMINGS = Timings(total_s=0.25, client_s=0.05, attempts=1)
+SECONDS = st.floats(0, 1e6)
 
 
 def picture(data: bytes, output_format: OutputFormat = "png") -> Picture:
-    return Picture(data, output_format, model="shoes", model_version="1", request_id="abc", elapsed_s=0.25)
+    return Picture(data, output_format, model="shoes", model_version="1", request_id="abc", timings=TIMINGS)
 
 
 def encoded(array: NDArray[np.uint8], output_format: str) -> bytes:
@@ -118,16 +129,98 @@ def test_a_saved_file_has_the_rights_of_any_new_file(tmp_path: Path, png: bytes)
     assert stat.S_IMODE(saved.stat().st_mode) == stat.S_IMODE((tmp_path / "other").stat().st_mode)
 
 
-def test_a_notebook_is_shown_the_picture(png: bytes, drawing: NDArray[np.uint8]) -> None:
-    jpeg = encoded(drawing, "jpeg")
-    assert picture(png)._repr_png_() == png
-    assert format_of_bytes(picture(jpeg, "jpeg")._repr_png_()) is FORMATS[0]
+def shown(thing: Any) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(base64.b64decode(thing._repr_mimebundle_()["image/png"], validate=True))) as image:
+        return np.array(image)
 
 
-def test_the_repr_has_no_pixels(png: bytes) -> None:
+@pytest.mark.parametrize("output_format", ["png", "jpeg"])
+def test_a_notebook_is_shown_the_very_bytes(drawing: NDArray[np.uint8], output_format: OutputFormat) -> None:
+    made = picture(encoded(drawing, output_format), output_format)
+    bundle = made._repr_mimebundle_()
+    assert set(bundle) == {f"image/{output_format}", "text/plain"}
+    assert base64.b64decode(bundle[f"image/{output_format}"], validate=True) == made.bytes
+    assert bundle["text/plain"] == repr(made)
+
+
+def test_a_notebook_is_shown_a_webp_as_png_since_not_all_know_webp(drawing: NDArray[np.uint8]) -> None:
+    made = picture(encoded(drawing, "webp"), "webp")
+    assert set(made._repr_mimebundle_()) == {"image/png", "text/plain"}
+    np.testing.assert_array_equal(shown(made), made.array)
+
+
+def test_a_notebook_gets_only_what_it_asks_for(png: bytes) -> None:
+    for thing in (picture(png), Roundtrip(picture(png), picture(png))):
+        assert set(thing._repr_mimebundle_(include={"text/plain"})) == {"text/plain"}
+        assert set(thing._repr_mimebundle_(exclude={"text/plain"})) == {"image/png"}
+        assert thing._repr_mimebundle_(include={"image/png"}, exclude={"image/png"}) == {}
+
+
+def test_the_repr_has_size_and_format_and_no_pixels(png: bytes) -> None:
     assert repr(picture(png)) == (
-        "Picture(format='png', model='shoes', model_version='1', request_id='abc', elapsed_s=0.25)"
+        f"Picture(64x48 png, {len(png):,} bytes, model='shoes', model_version='1', request_id='abc', elapsed_s=0.25)"
     )
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
+def test_the_repr_of_bytes_that_are_no_picture_says_so_and_does_not_fail(data: bytes) -> None:
+    assert repr(picture(data)).startswith(f"Picture(unreadable png, {len(data)} bytes, ")
+
+
+def test_a_notebook_is_shown_a_roundtrip_with_the_sketch_on_the_left() -> None:
+    both = Roundtrip(
+        sketch=picture(encoded(np.full((40, 30, 3), 10, np.uint8), "png")),
+        photo=picture(encoded(np.full((40, 50, 3), 200, np.uint8), "png")),
+    )
+    side_by_side = shown(both)
+    assert side_by_side.shape == (40, 30 + 8 + 50, 4)
+    np.testing.assert_array_equal(side_by_side[:, :30], np.broadcast_to([10, 10, 10, 255], (40, 30, 4)))
+    np.testing.assert_array_equal(side_by_side[:, 30:38, 3], 0)  # the page shows through the gap
+    np.testing.assert_array_equal(side_by_side[:, 38:], np.broadcast_to([200, 200, 200, 255], (40, 50, 4)))
+    assert both._repr_mimebundle_()["text/plain"] == repr(both)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "joined"),
+    [
+        ((100, 200), (50, 50), (50, 100 + 8 + 50)),  # (height, width): the higher one is scaled down
+        ((50, 50), (100, 200), (50, 50 + 8 + 100)),
+        ((1024, 1024), (2048, 1024), (512, 512 + 8 + 256)),  # and neither is shown higher than 512
+        ((1000, 1), (10, 10), (10, 1 + 8 + 10)),
+    ],
+)
+def test_both_pictures_of_a_roundtrip_are_shown_at_one_height(
+    left: tuple[int, int], right: tuple[int, int], joined: tuple[int, int]
+) -> None:
+    sketch, photo = (picture(encoded(np.zeros((*size, 3), np.uint8), "png")) for size in (left, right))
+    assert shown(Roundtrip(sketch, photo)).shape[:2] == joined
+
+
+def test_the_elapsed_time_is_the_total_of_the_timings(png: bytes) -> None:
+    assert picture(png).elapsed_s == TIMINGS.total_s
+
+
+def test_what_this_side_did_not_take_is_the_network() -> None:
+    assert Timings(1.0, 0.25, 1).network_s == 0.75
+
+
+@given(SECONDS, SECONDS)
+def test_the_network_is_never_below_nothing_and_never_more_than_all(total_s: float, client_s: float) -> None:
+    timings = Timings(total_s, client_s, 1)
+    assert 0 <= timings.network_s <= total_s
+    if client_s <= total_s:
+        assert math.isclose(client_s + timings.network_s, total_s, abs_tol=1e-9)
+
+
+def test_a_picture_and_its_timings_cannot_be_changed(png: bytes) -> None:
+    made = picture(png)
+    for thing, name in ((made, "timings"), (made, "elapsed_s"), (made.timings, "total_s")):
+        with pytest.raises((FrozenInstanceError, AttributeError)):
+            setattr(thing, name, None)
+
+
+def test_a_picture_survives_a_process_boundary(png: bytes) -> None:
+    assert pickle.loads(pickle.dumps(picture(png))) == picture(png)  # noqa: S301  our own bytes
 
 
 def test_a_roundtrip_saves_both_pictures_in_a_folder_it_makes(

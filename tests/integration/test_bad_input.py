@@ -8,6 +8,7 @@ import json
 import struct
 import urllib.parse
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,10 +75,10 @@ def test_an_animated_gif_is_refused_with_what_to_send_instead(client: Client) ->
     ],
 )
 def test_wrong_parameters_are_the_callers_fault_and_named(
-    client: Client, parameters: dict[str, object], words: str
+    client: Client, parameters: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(InvalidInput, match=words):
-        client.sketch(PHOTOS[0], **parameters)  # type: ignore[arg-type]
+        client.sketch(PHOTOS[0], **parameters)
 
 
 def post_binary(server: TritonServer, model: str, data: bytes) -> tuple[int, str]:

@@ -1,0 +1,348 @@
+"""The verbs, for the blocking client and the asyncio one alike: programs that say what to send and read what comes."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from sketchbridge_client.arrays import Inference, arrays_of, tensors_of
+from sketchbridge_client.batches import PictureBatch, batch_failed, chunks, encode_batch, is_batch
+from sketchbridge_client.calls import (
+    Answer,
+    Call,
+    check_model,
+    check_parameter,
+    check_text,
+    infer_request,
+    read_answers,
+)
+from sketchbridge_client.conversation import Hedge, Servers, Settled
+from sketchbridge_client.errors import (
+    InvalidArgument,
+    InvalidInput,
+    ModelNotFound,
+    ModelNotReady,
+    ResponseInvalid,
+    SketchbridgeError,
+)
+from sketchbridge_client.inputs import PictureInput, encoded_bytes
+from sketchbridge_client.messages import Ask, Infer, Inferred, Parameter, Question, Request, Tensor
+from sketchbridge_client.models import (
+    ModelDetails,
+    ModelInfo,
+    ModelKind,
+    ModelStats,
+    read_details,
+    read_index,
+    read_kind,
+    read_max_batch_size,
+    read_stats,
+    summarise,
+)
+from sketchbridge_client.pictures import Timings
+from sketchbridge_client.programs import Prepare, Program
+from sketchbridge_client.retries import Retry
+from sketchbridge_client.targets import Target
+from sketchbridge_client.telemetry import Observation, Telemetry
+from sketchbridge_client.timeouts import UNSET, Deadline, Timeout, check_timeout_s
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_URL = "127.0.0.1:8001"
+DEFAULT_TIMEOUT_S = 30.0
+_EXPLAIN_TIMEOUT_S = 2.0  # for asking what models there are, once a call has failed already
+
+T = TypeVar("T")
+Read = Callable[[Answer], T]
+
+
+class Core:
+    """All that a client is but for its way of waiting."""
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        timeout_s: float | None,
+        retry: Retry,
+        hedge: Hedge | None,
+        telemetry: Telemetry,
+    ) -> None:
+        self.servers = Servers(targets, retry, hedge)
+        self._timeout_s = check_timeout_s(timeout_s)
+        self._telemetry = telemetry
+        self._max_batch_sizes: dict[str, int] = {}
+
+    def pictures(self, call: Call, given: Any, bgr: bool, timeout_s: Timeout, read: Read[T]) -> Program[T | list[T]]:  # noqa: FBT001
+        """A verb on one picture, or on a batch of them."""
+        deadline = self._deadline(timeout_s)
+        if is_batch(given):
+            return self._observed(
+                call.verb, call.model, lambda seen, number: self._batch(call, given, bgr, deadline, read, seen, number)
+            )
+        return self._observed(
+            call.verb, call.model, lambda seen, number: self._single(call, given, bgr, deadline, read, seen, number)
+        )
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        outputs: Sequence[str],
+        version: str,
+        parameters: Mapping[str, Parameter] | None,
+        timeout_s: Timeout,
+    ) -> Program[Inference]:
+        """See Client.infer."""
+        deadline = self._deadline(timeout_s)
+        check_model(model)
+        if isinstance(outputs, str):
+            raise InvalidArgument(f"`outputs` is the string {outputs!r}; expected a list of names.")
+        _check_version(version)
+        sent = {name: check_parameter(name, value) for name, value in (parameters or {}).items()}
+
+        def work(observation: Observation, request_id: str) -> Program[Inference]:
+            started = time.perf_counter()
+            tensors: tuple[Tensor, ...] = yield Prepare(lambda: tensors_of(inputs))
+            request = Infer(model, version, tensors, tuple(outputs), sent, request_id)
+            settled = yield from self._ask_model(request, None, deadline, observation)
+            inferred = _inferred(settled)
+            try:
+                arrays = arrays_of(inferred)
+            except ValueError as exc:
+                raise ResponseInvalid(
+                    f"The answer of `{model}` cannot be read: {exc}", model=model, request_id=request_id
+                ) from exc
+            return Inference(
+                outputs=arrays,
+                model=inferred.model or model,
+                model_version=inferred.version,
+                request_id=request_id,
+                parameters=inferred.parameters,
+                timings=_timings(settled, started),
+            )
+
+        return self._observed("infer", model, work)
+
+    def models(self, timeout_s: Timeout) -> Program[list[ModelInfo]]:
+        """See Client.models."""
+        deadline = self._deadline(timeout_s)
+        return self._observed("models", None, lambda seen, _: self._models(deadline, seen))
+
+    def model(self, name: str, version: str, timeout_s: Timeout) -> Program[ModelDetails]:
+        """See Client.model."""
+        deadline = self._deadline(timeout_s)
+        check_model(name)
+        _check_version(version)
+
+        def work(observation: Observation, _: str) -> Program[ModelDetails]:
+            def ask(question: Question) -> Program[Any]:
+                settled = yield from self._ask_model(Ask(question, name, version), None, deadline, observation)
+                return settled.reply
+
+            metadata = yield from ask(Question.MODEL_METADATA)
+            config = yield from ask(Question.MODEL_CONFIG)
+            ready = yield from ask(Question.MODEL_READY)
+            return read_details(version, metadata, config, ready=ready)
+
+        return self._observed("model", name, work)
+
+    def stats(self, model: str | None, timeout_s: Timeout) -> Program[list[ModelStats]]:
+        """See Client.stats."""
+        deadline = self._deadline(timeout_s)
+        if model is not None:
+            check_model(model)
+
+        def work(observation: Observation, _: str) -> Program[list[ModelStats]]:
+            settled = yield from self._ask_model(Ask(Question.STATISTICS, model or ""), None, deadline, observation)
+            return read_stats(_told(settled))
+
+        return self._observed("stats", model, work)
+
+    def ready(self, model: str | None, timeout_s: Timeout) -> Program[bool]:
+        """See Client.ready."""
+        deadline = self._deadline(timeout_s)
+        ask = Ask(Question.SERVER_READY) if model is None else Ask(Question.MODEL_READY, check_model(model))
+        return self._observed("ready", model, lambda seen, _: self.servers.any_says_yes(ask, deadline, seen))
+
+    def live(self, timeout_s: Timeout) -> Program[bool]:
+        """See Client.live."""
+        deadline, ask = self._deadline(timeout_s), Ask(Question.SERVER_LIVE)
+        return self._observed("live", None, lambda seen, _: self.servers.any_says_yes(ask, deadline, seen))
+
+    def _deadline(self, timeout_s: Timeout) -> Deadline:
+        return Deadline(self._timeout_s if timeout_s is UNSET else check_timeout_s(timeout_s))
+
+    def _observed(self, verb: str, model: str | None, work: Callable[[Observation, str], Program[T]]) -> Program[T]:
+        if self.servers.closed:
+            raise InvalidArgument(f"This client of {self.servers.urls} is closed. Make a new one.")
+        request_id = os.urandom(16).hex()
+        observation = self._telemetry.begin(verb, model, request_id)
+        try:
+            result = yield from work(observation, request_id)
+        except BaseException as exc:
+            observation.ended(exc)
+            raise
+        observation.ended(None)
+        return result
+
+    def _single(
+        self,
+        call: Call,
+        picture: PictureInput,
+        bgr: bool,  # noqa: FBT001
+        deadline: Deadline,
+        read: Read[T],
+        observation: Observation,
+        request_id: str,
+    ) -> Program[T]:
+        started = time.perf_counter()
+        if isinstance(picture, bytes):  # nothing to wait for
+            data = encoded_bytes(picture, name=call.input_name, bgr=bgr)
+        else:
+            data = yield Prepare(lambda: encoded_bytes(picture, name=call.input_name, bgr=bgr))
+        (answer,) = yield from self._answers(call, [data], deadline, observation, request_id, started)
+        return read(answer)
+
+    def _batch(
+        self,
+        call: Call,
+        pictures: PictureBatch,
+        bgr: bool,  # noqa: FBT001
+        deadline: Deadline,
+        read: Read[T],
+        observation: Observation,
+        request_id: str,
+    ) -> Program[list[T]]:
+        started = time.perf_counter()
+        files, errors = yield Prepare(lambda: encode_batch(pictures, name=call.input_name, bgr=bgr))
+        good = [index for index, file in enumerate(files) if file is not None]
+        size = 1
+        if len(good) > 1:
+            size = yield from self._max_batch_size(call, deadline, observation)
+        results: list[T | None] = [None] * len(files)
+        waiting = list(chunks(good, size, sizes_bytes=[len(file or b"") for file in files]))
+        while waiting:
+            indices = waiting.pop(0)
+            try:
+                answers = yield from self._answers(
+                    call, [files[index] for index in indices], deadline, observation, request_id, started
+                )
+                for index, answer in zip(indices, answers, strict=True):
+                    results[index] = read(answer)
+            except InvalidInput as exc:
+                if len(indices) > 1:  # one of them is bad, and spoils it for the others: each alone
+                    waiting[:0] = [[index] for index in indices]
+                else:
+                    errors[indices[0]] = exc
+            except SketchbridgeError as exc:
+                errors.update(dict.fromkeys(indices, exc))
+        if errors:
+            raise batch_failed(results, errors)
+        return results  # type: ignore[return-value]  # each has its result, as none has an error
+
+    def _answers(
+        self,
+        call: Call,
+        files: list[bytes],
+        deadline: Deadline,
+        observation: Observation,
+        request_id: str,
+        started: float,
+    ) -> Program[list[Answer]]:
+        request = infer_request(call, files, request_id)
+        settled = yield from self._ask_model(request, call.wanted, deadline, observation)
+        return read_answers(call, _inferred(settled), len(files), request_id, _timings(settled, started))
+
+    def _max_batch_size(self, call: Call, deadline: Deadline, observation: Observation) -> Program[int]:
+        known = self._max_batch_sizes.get(call.model)
+        if known is None:
+            ask = Ask(Question.MODEL_CONFIG, call.model)
+            settled = yield from self._ask_model(ask, call.wanted, deadline, observation)
+            known = self._max_batch_sizes[call.model] = read_max_batch_size(_told(settled))
+        return known
+
+    def _ask_model(
+        self, request: Request, wanted: ModelKind | None, deadline: Deadline, observation: Observation
+    ) -> Program[Settled]:
+        """Converse; if the model is not there or not ready, say in the error what is, or why."""
+        request_id = request.request_id if isinstance(request, Infer) else None
+        try:
+            return (yield from self.servers.converse(request, deadline, observation, request_id=request_id))
+        except (ModelNotFound, ModelNotReady) as exc:
+            error = exc
+        try:
+            limit_s = min(deadline.timeout_s or _EXPLAIN_TIMEOUT_S, _EXPLAIN_TIMEOUT_S)
+            models = yield from self._models(Deadline(limit_s), observation)
+        except SketchbridgeError as exc:
+            logger.debug("cannot list models urls=%s reason=%s", self.servers.urls, exc)
+            raise error from error.__cause__
+        raise explain(error, request.model, wanted, models) from error.__cause__
+
+    def _models(self, deadline: Deadline, observation: Observation) -> Program[list[ModelInfo]]:
+        settled = yield from self.servers.converse(Ask(Question.REPOSITORY_INDEX), deadline, observation)
+        entries = read_index(_told(settled))
+        loaded = {entry.name for entry in entries if entry.state == "READY"}
+        models = []
+        for name in sorted({entry.name for entry in entries}):
+            kind = ModelKind.UNKNOWN
+            if name in loaded:
+                kind = yield from self._kind(name, deadline, observation)
+            models.append(summarise(name, entries, kind))
+        return models
+
+    def _kind(self, model: str, deadline: Deadline, observation: Observation) -> Program[ModelKind]:
+        try:
+            settled = yield from self.servers.converse(Ask(Question.MODEL_METADATA, model), deadline, observation)
+        except (ModelNotFound, ModelNotReady):  # unloaded since the index was read
+            return ModelKind.UNKNOWN
+        return read_kind(_told(settled))
+
+
+def explain(
+    error: ModelNotFound | ModelNotReady, model: str, wanted: ModelKind | None, models: Sequence[ModelInfo]
+) -> ModelNotFound | ModelNotReady:
+    """The same error with more in its message: the models that could have been meant, or why this one is not ready.
+
+    wanted: the kind of model that was called; None for any.
+    """
+    context = {"status": error.status, "model": error.model, "request_id": error.request_id}
+    if isinstance(error, ModelNotReady):
+        reasons = [one.reason for one in models if one.name == model and one.reason]
+        return ModelNotReady(" ".join([str(error), *(f"The server says: {reason}" for reason in reasons)]), **context)
+    available = tuple(one.name for one in models if one.ready and wanted in {None, one.kind})
+    listed = ", ".join(f"`{name}`" for name in available) or "none"
+    closest = difflib.get_close_matches(model, available, n=1)
+    suggestion = f" Did you mean `{closest[0]}`?" if closest else ""
+    of_this_kind = f" of this kind ({wanted.value})" if wanted else ""
+    return ModelNotFound(f"{error} Models it has{of_this_kind}: {listed}.{suggestion}", available=available, **context)
+
+
+def _inferred(settled: Settled) -> Inferred:
+    assert isinstance(settled.reply, Inferred)  # noqa: S101  the transports answer each request in kind
+    return settled.reply
+
+
+def _told(settled: Settled) -> Mapping[str, Any]:
+    assert isinstance(settled.reply, Mapping)  # noqa: S101  the transports answer each request in kind
+    return settled.reply
+
+
+def _timings(settled: Settled, started: float) -> Timings:
+    total_s = time.perf_counter() - started
+    return Timings(
+        total_s=total_s,
+        client_s=max(0.0, total_s - settled.sent_s),
+        attempts=settled.tries,
+    )
+
+
+def _check_version(version: object) -> None:
+    if not isinstance(version, str):
+        raise InvalidArgument(
+            f'`version` is {version!r}; expected a string such as "1", or "" for the server\'s choice.'
+        )
+    check_text("version", version)

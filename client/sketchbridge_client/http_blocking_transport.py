@@ -1,0 +1,415 @@
+"""The blocking way to a server over HTTP, in the thread of the caller.
+
+A connection carries one request at a time. Those that are idle are kept, and the last one used is the first to be used
+again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import re
+import select
+import socket
+import ssl
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from dataclasses import replace
+from http.client import HTTPException
+from typing import Any, cast
+from urllib.parse import quote, urlsplit
+
+from sketchbridge_client.errors import InvalidArgument
+from sketchbridge_client.http_answers import Answer, Incoming, read_answer
+from sketchbridge_client.http_failures import (
+    broken,
+    given_up,
+    hung_up,
+    message_of,
+    not_sent,
+    renewed,
+    too_late,
+)
+from sketchbridge_client.http_messages import HttpRequest, read_reply
+from sketchbridge_client.messages import Failed, Headers, Reply, Request
+from sketchbridge_client.targets import Target, Tls
+
+_WHOLE_BYTES = 64 * 1024  # a request up to this is copied, to be sent as one
+_PIECE_BYTES = 1024 * 1024  # of a larger one
+_KEPT_S = 15.0  # an idle connection: what stands between forgets those that are idle for long, and does not say so
+_LONGEST_WAIT_S = 1_000_000.0  # that a socket takes
+_LONGEST_WORDS = 300  # of an answer that is no HTTP
+_PATH = "/%:@!$&'()*+,;=~"  # what stays as it is in the path of an address
+
+_Idle = deque[tuple[socket.socket, float]]  # and since when, by time.monotonic; the last one used is the last
+
+
+class HttpTransport:
+    """A Transport over HTTP. A forked child leaves the connections of its parent alone and makes its own.
+
+    Raises InvalidArgument if the address is none, or the files of `tls` cannot be used.
+    """
+
+    def __init__(self, target: Target, tls: Tls | None) -> None:
+        self._host, self._port, self._headers, self._prefix = _place(target)
+        self._ssl = _ssl_context(tls) if target.secure else None
+        self._server_name = (tls.server_name if tls else None) or self._host.partition("%")[0].rstrip(".")
+        self._lock = threading.Lock()  # of what follows; nothing is waited for while it is held
+        self._idle: _Idle = deque()
+        self._calls: set[_Call] = set()
+        self._closed = False
+        weakref.finalize(self, _close_idle, self._idle)  # also before the interpreter ends
+        _LIVING.add(self)
+
+    def send(self, request: Request, timeout_s: float | None, headers: Headers) -> Reply:
+        """As of Transport."""
+        return self._send(_Call(timeout_s), request, headers)
+
+    def begin(self, request: Request, timeout_s: float | None, headers: Headers) -> HttpFlight:
+        """As of Transport. It has a thread of its own."""
+        call = _Call(timeout_s)
+        return HttpFlight(call, lambda: self._send(call, request, headers))
+
+    def renew(self) -> None:
+        """As of Transport."""
+        self._hang_up(renewed)
+
+    def close(self) -> None:
+        """As of Transport."""
+        self._closed = True
+        self._hang_up(hung_up)
+
+    def forget(self) -> None:
+        """In a child process: close what it has of its parent's connections, which stay open in the parent.
+
+        The locks may be held by threads that are not there.
+        """
+        self._lock = threading.Lock()
+        _close_idle(self._idle)
+        for call in self._calls:
+            call.forget()
+        self._calls = set()
+
+    def _hang_up(self, reason: Callable[[], Failed]) -> None:
+        with self._lock:
+            for call in self._calls:
+                call.give_up(reason)
+            _close_idle(self._idle)
+
+    def _send(self, call: _Call, request: Request, headers: Headers) -> Reply:
+        message = message_of(request)
+        answer: Answer | None = None
+        try:
+            with self._lock:
+                if self._closed:
+                    raise hung_up()
+                self._calls.add(call)
+            answer = self._exchange(call, message, self._head(message, headers))
+        except (OSError, HTTPException) as exc:
+            raise call.failed(exc) from exc
+        except ValueError as exc:
+            raise not_sent(exc) from exc
+        finally:
+            self._land(call, keep=answer is not None and answer.can_go_on)
+        try:
+            return read_reply(request, answer.status, answer.headers, answer.body, now_s=time.time())
+        except ValueError as exc:
+            raise Failed("OK", str(exc)) from exc
+
+    def _head(self, message: HttpRequest, headers: Headers) -> bytes:
+        """What goes before the body. Raises ValueError for headers that cannot be sent."""
+        named = {**self._headers, **dict(headers), **dict(message.headers)}
+        named["accept-encoding"] = "identity"  # pictures are compressed already
+        if message.method == "POST":
+            named["content-length"] = str(sum(map(len, message.body)))
+        lines = [f"{message.method} {self._prefix}{message.path} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in named.items()]
+        if any("\n" in line or "\r" in line for line in lines):
+            raise ValueError("there is a line break in a header")
+        return "\r\n".join([*lines, "", ""]).encode("ascii")
+
+    def _exchange(self, call: _Call, message: HttpRequest, head: bytes) -> Answer:
+        while True:
+            kept = self._take(call)
+            if not kept:
+                self._connect(call)
+            try:
+                return call.exchange(message, head)
+            except ConnectionError:
+                # The server may have given up a connection that it kept, just when the request was on its way.
+                if not kept or message.method != "GET" or call.has_heard:
+                    raise
+
+    def _take(self, call: _Call) -> bool:
+        """Give the call a connection that was kept, if there is one that still lives."""
+        oldest = time.monotonic() - _KEPT_S
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return False
+                kept, since = self._idle.pop()
+            if since >= oldest and _is_quiet(kept):
+                call.hold(kept)
+                return True
+            kept.close()
+
+    def _land(self, call: _Call, *, keep: bool) -> None:
+        """The call is over: keep its connection, or close it."""
+        now = time.monotonic()
+        over: list[socket.socket] = []
+        with self._lock:
+            self._calls.discard(call)
+            connection = call.let_go()
+            if connection is not None:
+                if keep and not self._closed:
+                    self._idle.append((connection, now))
+                else:
+                    over.append(connection)
+            while self._idle and self._idle[0][1] < now - _KEPT_S:
+                over.append(self._idle.popleft()[0])
+        for connection in over:
+            connection.close()
+
+    def _connect(self, call: _Call) -> None:
+        """Give the call a new connection: to the first address of the host that takes one."""
+        addresses = _addresses(self._host, self._port, call)
+        failure: OSError | None = None
+        for number, (family, kind, protocol, _, address) in enumerate(addresses):
+            connection = call.hold(socket.socket(family, kind, protocol))
+            left_s = call.left_s()
+            try:
+                connection.settimeout(None if left_s is None else left_s / (len(addresses) - number))
+                connection.connect(address)
+            except OSError as exc:
+                failure = exc
+                continue
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if self._ssl is not None:
+                call.secure(self._ssl, self._server_name)
+            return
+        raise failure or OSError(f"`{self._host}` has no address")
+
+
+class HttpFlight:
+    """A Flight over HTTP. The callback of `when_done` runs in its thread, or in the one that cancels it."""
+
+    def __init__(self, call: _Call, work: Callable[[], Reply]) -> None:
+        self._call = call
+        self._future: Future[Reply] = Future()
+        threading.Thread(target=self._fly, args=(work,), name="sketchbridge-http", daemon=True).start()
+
+    def cancel(self) -> None:
+        """As of Flight. HTTP has no word for it: the connection is closed."""
+        if self._future.cancel():
+            self._call.give_up(given_up)
+
+    def outcome(self) -> Reply | Failed:
+        """As of Flight."""
+        try:
+            return self._future.result()
+        except Failed as exc:
+            return exc
+        except CancelledError:
+            return given_up()
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        """As of Flight."""
+        self._future.add_done_callback(lambda _: callback())
+
+    def _fly(self, work: Callable[[], Reply]) -> None:
+        reply, failure = None, None
+        try:
+            reply = work()
+        except BaseException as exc:  # noqa: BLE001  raised again where the outcome is asked for
+            failure = exc
+        if not self._future.set_running_or_notify_cancel():
+            return
+        if failure is not None:
+            self._future.set_exception(failure)
+        else:
+            self._future.set_result(cast("Reply", reply))
+
+
+class _Call:
+    """One request on its way: the connection it holds, the time it has left, and what stops it from another thread."""
+
+    def __init__(self, timeout_s: float | None) -> None:
+        self._timeout_s = timeout_s
+        self._ends_at = None if timeout_s is None else time.monotonic() + timeout_s
+        self._lock = threading.Lock()  # so that no connection is shut down whose number the next one has already
+        self._connection: socket.socket | None = None
+        self._reason: Callable[[], Failed] | None = None
+        self.news: queue.SimpleQueue[object] = queue.SimpleQueue()  # ends a wait for something else than a socket
+        self.has_heard = False
+
+    def left_s(self) -> float | None:
+        """The time that is left, as a socket takes it. Raises TimeoutError if there is none."""
+        if self._ends_at is None:
+            return None
+        left_s = self._ends_at - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        return min(left_s, _LONGEST_WAIT_S)
+
+    def failed(self, exc: OSError | HTTPException) -> Failed:
+        """What a failure means for this call."""
+        if self._reason is not None:
+            return self._reason()
+        if isinstance(exc, TimeoutError) and exc.errno is None:  # else it is the system that has waited long enough
+            return too_late(self._timeout_s)
+        if isinstance(exc, OSError):
+            return broken(str(exc) or type(exc).__name__)
+        return broken(f"the answer is no HTTP, or not all of it: {exc!r}"[:_LONGEST_WORDS])
+
+    def hold(self, connection: socket.socket) -> socket.socket:
+        """Have this connection, and close the one before. Raises Failed if the call was given up."""
+        with self._lock:
+            before, self._connection = self._connection, connection
+            if before is not None:
+                before.close()
+        self._check()
+        return connection
+
+    def secure(self, context: ssl.SSLContext, server_name: str) -> None:
+        """Speak TLS over the connection."""
+        with self._lock:
+            self._connection = secured = context.wrap_socket(
+                cast("socket.socket", self._connection), server_hostname=server_name, do_handshake_on_connect=False
+            )
+        self._check()
+        secured.settimeout(self.left_s())
+        secured.do_handshake()
+
+    def exchange(self, message: HttpRequest, head: bytes) -> Answer:
+        """Send the request over the connection and read the answer. Raises Failed, OSError, HTTPException."""
+        connection = cast("socket.socket", self._connection)
+        self.has_heard = False
+        try:
+            self._write(connection, head, message.body)
+            sent = True
+        except (ConnectionError, ssl.SSLError):  # the server may have said why it takes no more
+            sent = False
+        incoming = Incoming(connection, self.left_s)
+        try:
+            answer = read_answer(incoming, message.method)
+        finally:
+            self.has_heard = incoming.has_come
+        self._check()
+        return answer if sent else replace(answer, can_go_on=False)
+
+    def _write(self, connection: socket.socket, head: bytes, body: tuple[bytes, ...]) -> None:
+        parts = (head, *body)
+        if sum(map(len, parts)) <= _WHOLE_BYTES:
+            parts = (b"".join(parts),)
+        for part in parts:
+            for at in range(0, len(part), _PIECE_BYTES):
+                connection.settimeout(self.left_s())
+                connection.sendall(memoryview(part)[at : at + _PIECE_BYTES])
+
+    def let_go(self) -> socket.socket | None:
+        """The connection, which is no longer this call's."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+        return connection
+
+    def give_up(self, reason: Callable[[], Failed]) -> None:
+        """From any thread: end it at once, as this failure."""
+        with self._lock:
+            self._reason = self._reason or reason
+            if self._connection is not None:
+                with contextlib.suppress(OSError):  # it may not be connected yet
+                    # Not TLS's own, after which what is sent meanwhile would go out in the clear.
+                    socket.socket.shutdown(self._connection, socket.SHUT_RDWR)
+        self.news.put(None)
+
+    def forget(self) -> None:
+        """In a child process: close what it has of its parent's connection."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def _check(self) -> None:
+        if self._reason is not None:
+            raise self._reason()
+
+
+def _is_quiet(connection: socket.socket) -> bool:
+    """Whether nothing has come: a server with nothing to answer has only to say that it hangs up."""
+    if isinstance(connection, ssl.SSLSocket) and connection.pending():
+        return False
+    if not hasattr(select, "poll"):
+        return not select.select([connection], [], [], 0)[0]
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return not poll.poll(0)
+
+
+def _addresses(host: str, port: int, call: _Call) -> list[Any]:
+    """What socket.getaddrinfo finds. That knows no limit of time, so a thread waits for it, and may be left behind."""
+    with contextlib.suppress(socket.gaierror):
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+
+    def ask() -> None:
+        try:
+            call.news.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except OSError as exc:
+            call.news.put(exc)
+
+    threading.Thread(target=ask, name="sketchbridge-resolve", daemon=True).start()
+    try:
+        found = call.news.get(timeout=call.left_s())
+    except queue.Empty:
+        raise TimeoutError from None
+    if isinstance(found, OSError):
+        raise found
+    if not isinstance(found, list):  # the call was given up
+        raise ConnectionAbortedError
+    return found
+
+
+def _close_idle(idle: _Idle) -> None:
+    while idle:
+        idle.pop()[0].close()
+
+
+def _place(target: Target) -> tuple[str, int, dict[str, str], str]:
+    """The host in ASCII, the port, the headers that go with every request, and the path before Triton's own."""
+    parts = urlsplit(target.address)
+    try:
+        host = (parts.hostname or "").encode("idna").decode("ascii")
+    except ValueError as exc:
+        raise InvalidArgument(f"`url` is {target.url!r}, which is no address: {exc}.") from exc
+    shown = host.partition("%")[0]  # what follows is of this machine only
+    shown = f"[{shown}]" if ":" in shown else shown
+    headers = {
+        "host": shown if parts.port is None else f"{shown}:{parts.port}",
+        "accept": "*/*",
+        "user-agent": "sketchbridge",
+    }
+    path = re.sub("%(?![0-9A-Fa-f]{2})", "%25", quote(parts.path, safe=_PATH)).rstrip("/")
+    return host, parts.port or (443 if target.secure else 80), headers, path
+
+
+def _ssl_context(tls: Tls | None) -> ssl.SSLContext:
+    context = (tls or Tls()).context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+# After a fork a child leaves what it has of its parent's connections
+
+_LIVING: weakref.WeakSet[HttpTransport] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for transport in _LIVING:
+        transport.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
