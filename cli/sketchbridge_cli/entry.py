@@ -50,6 +50,7 @@ _DESCRIPTION = "A two-way bridge between drawings and photographs."
 _EXAMPLES = """examples:
   sketchbridge serve --repository ./model_repository
   sketchbridge paint drawing.png --model shoes -o photo.png
+  sketchbridge paint drawings/ --model shoes -o photos/ --jobs 8
   sketchbridge sketch photo.jpg --method xdog -o drawing.png
 
 `sketchbridge COMMAND --help` says more. SKETCHBRIDGE_URL names the server to use where --url does not.
@@ -80,8 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CommandError as exc:
         sys.stderr.write(f"sketchbridge{f' {command.name}' if command else ''}: error: {exc}\n")
         return ExitStatus.WRONG_CALL
-    except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted\n")
+    except KeyboardInterrupt as exc:  # a command may say how far it came
+        sys.stderr.write(f"\ninterrupted{f': {exc}' if exc.args else ''}\n")
         return ExitStatus.INTERRUPTED
     except BrokenPipeError:  # whoever read our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit has somewhere to go

@@ -2,6 +2,7 @@
 
 CommandError
   UsageError      the call is wrong: exit 2
+  FolderBusy      another run is writing into the folder: exit 2
   MissingExtra    a package that the command needs is not installed: exit 2
 """
 
@@ -14,6 +15,10 @@ class CommandError(Exception):
 
 class UsageError(CommandError):
     """Options that do not go together, or that would destroy something."""
+
+
+class FolderBusy(CommandError):
+    """Another run is writing into the same folder now."""
 
 
 class MissingExtra(CommandError):

@@ -13,6 +13,8 @@ from sketchbridge_cli.errors import UsageError
 # a test holds them equal.
 DEFAULT_URL = "127.0.0.1:8001"
 DEFAULT_TIMEOUT_S = 30.0
+MOST_JOBS = 64
+"""Each holds one picture and its answer in memory. A server answers no faster with more of them waiting."""
 
 _OPTIONS = {
     "fit": "--fit",
@@ -33,7 +35,8 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
         "--url",
         default=url,
         metavar="HOST:PORT",
-        help=f"the server's gRPC address (default: {url.replace('%', '%%')}; SKETCHBRIDGE_URL sets it)",
+        help="the server's gRPC port, or http://HOST:PORT for its HTTP port "
+        f"(default: {url.replace('%', '%%')}; SKETCHBRIDGE_URL sets it)",
     )
     group.add_argument(
         "--timeout",
@@ -48,6 +51,22 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add --json."""
     parser.add_argument("--json", action="store_true", help="answer in JSON, for scripts")
+
+
+def add_batch(parser: argparse.ArgumentParser, *, default_folder_jobs: int) -> None:
+    """Add --recursive, --jobs and --again. default_folder_jobs: of --jobs, where a folder is among the inputs."""
+    parser.add_argument(
+        "--recursive", action="store_true", help="look into sub-folders too, and keep them under --output"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=_jobs,
+        metavar=f"1-{MOST_JOBS}",
+        help=f"pictures that are worked on at a time (default: {default_folder_jobs} with a folder, else 1)",
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="of a folder, make anew what an earlier run has made already"
+    )
 
 
 def add_encoding(parser: argparse.ArgumentParser) -> None:
@@ -109,6 +128,12 @@ def _timeout_s(text: str) -> float | None:
     if not (math.isfinite(seconds) and seconds > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is no time: expected more than 0 seconds, or `none` for no limit")
     return seconds
+
+
+def _jobs(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_JOBS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of jobs: expected 1 to {MOST_JOBS}")
+    return int(text)
 
 
 def _setting(text: str) -> tuple[str, str | bool | int | float]:

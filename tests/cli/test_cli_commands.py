@@ -107,7 +107,7 @@ def test_one_that_fails_stops_no_other_and_is_exit_1(
     assert shown.out.endswith("wrote: `c_shoes.png`\n")
     assert "failed: `a.png`: `shoes` refused the request: This is no picture" in shown.err
     assert "failed: `missing.png`: `sketch`: there is no file `missing.png`." in shown.err
-    assert shown.err.endswith("failed: 2 of 3\n")
+    assert shown.err.endswith("failed: 2 of 3: `a.png`, `missing.png`\n")
     assert not (folder / "a_shoes.png").exists()
 
 
@@ -235,8 +235,8 @@ def test_an_unknown_model_is_exit_1_and_lists_the_painters(
         (["paint", "a.png", "-o", "photo.jpg", "--output-format", "png"], "contradict each other"),
         (["paint", "a.png", "-o", "-", "--json"], "cannot both go to stdout"),
         (["paint", "-", "-", "-o", "out/"], "Two inputs would be written"),
-        (["paint", "a.png", "--url", "http://127.0.0.1:8001"], "expected the host and gRPC port"),
-        (["models", "--url", "somewhere"], "expected the host and gRPC port"),
+        (["paint", "a.png", "--url", "ftp://127.0.0.1:8001"], "expected the host and port of a server"),
+        (["models", "--url", "somewhere"], "expected the host and port of a server"),
         (["sketch", "a.png", "--set", "method=xdog"], "use --method"),
         (["sketch", "a.png", "--set", "priority=1"], "Triton keeps for itself"),
         (["sketch", "a.png", "--set", "output_encoding=base64"], "a Picture holds the bytes of a file"),

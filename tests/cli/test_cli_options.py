@@ -1,14 +1,24 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from typing import Any
 
 import pytest
 
-import sketchbridge_client.client
 from sketchbridge_cli import options
 from sketchbridge_cli.errors import UsageError
-from sketchbridge_cli.options import add_connection, add_encoding, add_fitting, add_method, method_parameters
+from sketchbridge_cli.options import (
+    add_batch,
+    add_connection,
+    add_encoding,
+    add_fitting,
+    add_method,
+    method_parameters,
+)
+from sketchbridge_cli.picture_format import SUFFIXES, OutputFormat, choose_format
+from sketchbridge_client import Client
+from sketchbridge_client.formats import FORMATS
 
 
 def parse(*given: str) -> argparse.Namespace:
@@ -17,13 +27,15 @@ def parse(*given: str) -> argparse.Namespace:
     add_method(parser)
     add_fitting(parser)
     add_encoding(parser)
+    add_batch(parser, default_folder_jobs=4)
     return parser.parse_args(given)
 
 
 def test_the_defaults_are_the_clients_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SKETCHBRIDGE_URL", raising=False)
-    assert options.DEFAULT_URL == sketchbridge_client.client.DEFAULT_URL
-    assert options.DEFAULT_TIMEOUT_S == sketchbridge_client.client.DEFAULT_TIMEOUT_S
+    of_client = inspect.signature(Client).parameters
+    assert of_client["url"].default == options.DEFAULT_URL
+    assert of_client["timeout_s"].default == options.DEFAULT_TIMEOUT_S
     assert (parse().url, parse().timeout_s) == (options.DEFAULT_URL, options.DEFAULT_TIMEOUT_S)
 
 
@@ -104,3 +116,50 @@ def test_a_setting_cannot_stand_in_for_a_flag_that_the_command_has(key: str, fla
 @pytest.mark.parametrize("key", ["model", "self", "photo", "max_side_px"])
 def test_a_setting_without_a_flag_is_left_to_the_server(key: str) -> None:
     assert method_parameters(parse("--set", f"{key}=1")) == {key: 1}
+
+
+@pytest.mark.parametrize("given", ["1", "8", "64"])
+def test_jobs_are_few(given: str) -> None:
+    assert parse("--jobs", given).jobs == int(given)
+    assert parse().jobs is None
+
+
+@pytest.mark.parametrize("given", ["0", "65", "-1", "1.5", "many", ""])
+def test_any_other_number_of_jobs_is_refused(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(f"--jobs={given}")
+    assert "expected 1 to 64" in capsys.readouterr().err
+
+
+def test_the_formats_are_the_clients_own() -> None:
+    assert {known.name: known.suffixes for known in FORMATS} == SUFFIXES
+
+
+@pytest.mark.parametrize(
+    ("asked", "output_file", "chosen"),
+    [
+        (None, None, ("png", ".png")),
+        ("jpeg", None, ("jpeg", ".jpg")),
+        (None, "a.JPEG", ("jpeg", ".JPEG")),
+        ("webp", "a.webp", ("webp", ".webp")),
+    ],
+)
+def test_the_format_is_the_one_asked_for_or_that_of_the_suffix(
+    asked: OutputFormat | None, output_file: str | None, chosen: tuple[str, str]
+) -> None:
+    assert choose_format(asked, output_file) == chosen
+
+
+@pytest.mark.parametrize(
+    ("asked", "output_file", "words"),
+    [
+        (None, "a.gif", "ends in `.gif`, so its format is not known. Use one of .png, .jpg, .jpeg, .webp"),
+        (None, "a", "has no suffix"),
+        ("png", "a.jpg", "contradict each other"),
+    ],
+)
+def test_a_suffix_that_names_no_format_or_another_one_is_refused(
+    asked: OutputFormat | None, output_file: str, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        choose_format(asked, output_file)

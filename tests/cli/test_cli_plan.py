@@ -5,15 +5,21 @@ from pathlib import Path
 import pytest
 
 from sketchbridge_cli.errors import UsageError
-from sketchbridge_cli.plan import Job, plan_jobs
+from sketchbridge_cli.folders import Source
+from sketchbridge_cli.plan import Job, make_plan, names_file
 
 PAINT = {"photo": "shoes"}
 BOTH = {"sketch": "shoes_sketch", "photo": "shoes_photo"}
 
 
+def jobs(sources: list[Source], output: str | None = None, labels: dict[str, str] = PAINT) -> list[Job]:
+    plan = make_plan(sources, output, labels, suffix=".png")
+    return [plan.job(source) for source in sources]
+
+
 def targets(inputs: list[str], output: str | None = None, labels: dict[str, str] = PAINT) -> list[str | None]:
-    jobs = plan_jobs(inputs, output, labels, suffix=".png")
-    return [str(target) if target else None for job in jobs for target in job.targets.values()]
+    planned = jobs([Source(path) for path in inputs], output, labels)
+    return [str(target) if target else None for job in planned for target in job.targets.values()]
 
 
 def test_without_an_output_each_lies_beside_its_input(folder: Path) -> None:
@@ -45,7 +51,7 @@ def test_planning_makes_nothing(folder: Path) -> None:
 
 
 def test_stdin_goes_to_stdout_unless_a_file_is_named(folder: Path) -> None:
-    assert plan_jobs(["-"], None, PAINT, suffix=".png") == [Job("-", {"photo": None})]
+    assert jobs([Source("-")]) == [Job("-", {"photo": None})]
     assert targets(["a.png"], "-") == [None]
     assert targets(["-"], "b.png") == ["b.png"]
     assert targets(["-"], "out/") == ["out/stdin_shoes.png"]
@@ -82,6 +88,45 @@ def test_an_input_is_not_overwritten_by_another_ones_output(folder: Path) -> Non
 def test_a_missing_folder_is_said_before_anything_is_sent(folder: Path, output: str) -> None:
     with pytest.raises(UsageError, match="There is no folder `no` for the output"):
         targets(["a.png"], output)
+
+
+@pytest.mark.parametrize(
+    ("sources", "output", "labels", "file"),
+    [
+        ([Source("a.png")], "b.png", PAINT, True),
+        ([Source("a.png")], None, PAINT, False),
+        ([Source("a.png")], "-", PAINT, False),
+        ([Source("a.png")], "b/", PAINT, False),
+        ([Source("a.png")], ".", PAINT, False),
+        ([Source("a.png")], "b", BOTH, False),
+        ([Source("a.png"), Source("c.png")], "b", PAINT, False),
+        ([Source("d/a.png", "d")], "b", PAINT, False),
+    ],
+)
+def test_an_output_is_a_file_only_for_one_picture_that_was_named(
+    sources: list[Source], output: str | None, labels: dict[str, str], file: bool, folder: Path
+) -> None:
+    assert names_file(sources, output, labels) is file
+
+
+def test_what_was_found_in_sub_folders_keeps_them_under_the_output(folder: Path) -> None:
+    found = [Source("d/a.png", "d"), Source("d/e/f/a.png", "d", "e/f"), Source("b.png")]
+    outputs = [str(target) for job in jobs(found, "out") for target in job.files]
+    assert outputs == ["out/a_shoes.png", "out/e/f/a_shoes.png", "out/b_shoes.png"]
+
+
+def test_what_was_found_is_made_beside_itself_without_an_output(folder: Path) -> None:
+    assert [str(target) for job in jobs([Source("d/e/a.png", "d", "e")]) for target in job.files] == ["d/e/a_shoes.png"]
+
+
+def test_the_pictures_of_a_folder_do_not_go_to_stdout(folder: Path) -> None:
+    with pytest.raises(UsageError, match="Only one picture can go to stdout"):
+        jobs([Source("d/a.png", "d")], "-")
+
+
+def test_a_clash_names_both_inputs(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"`.*/out/1_shoes\.png`: `train/1\.png` and `test/1\.png`\. Run them apart"):
+        jobs([Source("train/1.png", "train"), Source("test/1.png", "test")], "out")
 
 
 def test_a_name_cannot_lead_out_of_the_folder(folder: Path) -> None:

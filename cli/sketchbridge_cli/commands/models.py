@@ -36,10 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the models and return the exit status."""
-    from sketchbridge_client import Client, InvalidArgument, SketchbridgeError  # noqa: PLC0415  heavy
+    from sketchbridge_client import Client, InvalidArgument, Retry, SketchbridgeError  # noqa: PLC0415  heavy
 
     try:
-        with Client(arguments.url, timeout_s=arguments.timeout_s) as client:
+        with Client(arguments.url, timeout_s=arguments.timeout_s, retry=Retry(first_contact_s=0)) as client:
             models = client.models()
     except InvalidArgument as exc:
         raise UsageError(f"{exc}") from exc

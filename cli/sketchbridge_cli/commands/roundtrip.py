@@ -6,22 +6,27 @@ import argparse
 from typing import TYPE_CHECKING
 
 from sketchbridge_cli.options import add_fitting, add_method, method_parameters
-from sketchbridge_cli.pictures import add_pictures, run_pictures
+from sketchbridge_cli.picture_format import OutputFormat
+from sketchbridge_cli.pictures import Verb, add_pictures, run_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sketchbridge_client import Client, Picture
-    from sketchbridge_client.formats import OutputFormat
 
 _DESCRIPTION = """Draw the lines of each photo, and paint a photo from them again.
 
 Of `photo.jpg` there come `photo_<model>_sketch.png` and `photo_<model>_photo.png`, beside it or in --output.
-An input that fails stops no other."""
+An input that fails stops no other.
+
+A folder as INPUT means every picture file in it, in natural order; hidden files are passed over. What is done is noted
+in `.sketchbridge/` in the folder that is written to, so the same command goes on where it was stopped, and does anew
+only what has changed."""
 
 _EXAMPLES = """examples:
   sketchbridge roundtrip photo.jpg --model shoes
   sketchbridge roundtrip photos/*.jpg --model shoes --method xdog --set sigma=0.8 -o there_and_back/
+  sketchbridge roundtrip photos/ --model shoes -o there_and_back/ --recursive --jobs 8
 
 exit status: 0 done, 1 a picture failed, 2 the call was wrong, 130 interrupted"""
 
@@ -31,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = _DESCRIPTION, _EXAMPLES
     add_pictures(
         parser,
-        inputs="a photo (PNG, JPEG, WebP or BMP); `-` reads one from stdin",
+        inputs="a photo (PNG, JPEG, WebP or BMP), or a folder of them; `-` reads one from stdin",
         output="folder for both pictures (made if its parent is there)",
     )
     parser.add_argument("--model", default="shoes", help="the painter, see `sketchbridge models` (default: shoes)")
@@ -57,4 +62,4 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return {"sketch": both.sketch, "photo": both.photo}
 
-    return run_pictures(arguments, "drew and repainted", labels, work)
+    return run_pictures(arguments, Verb("roundtrip", "drew and repainted", labels, work, parameters))
