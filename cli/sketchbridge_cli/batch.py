@@ -96,6 +96,7 @@ class _Run:
         )
         self.hopeless_errors = (ConnectionFailed, ModelNotFound, AccessDenied)
         self.hopeless_in_a_row = 0
+        self.last_words = ""  # of the failure before
 
     def not_done(self) -> list[int]:
         """The places of the inputs to work on: with --again all of them, and the journals no longer say done."""
@@ -170,8 +171,14 @@ class _Run:
         callers_fault = isinstance(error, InvalidArgument) and not isinstance(error, ServerError)
         self.report.add_failed(task.place, task.job.source, error, callers_fault=callers_fault)
         progress.finished(failed=True)
-        alone = len(self.batch.sources) == 1
-        progress.print(f"error: {error}" if alone else f"failed: `{task.job.source}`: {error}", sys.stderr)
+        words, last_words = f"{error}", self.last_words
+        self.last_words = words
+        if len(self.batch.sources) == 1:
+            progress.print(f"error: {words}", sys.stderr)
+            return
+        if words == last_words:
+            words = "the same"
+        progress.print(f"failed: `{task.job.source}`: {words}", sys.stderr)
 
     def how_to_go_on(self) -> list[str]:
         """What to say when the run was interrupted: nothing if the next one cannot go on from there."""
