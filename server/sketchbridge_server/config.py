@@ -42,6 +42,8 @@ class ServerConfig:
     ready_timeout_s: how long all models may take to load, in seconds.
     grace_period_s: how long `stop` lets requests in flight finish, in whole seconds (Triton counts so).
     log_path: keeps Triton's whole log in this file as well (appended); None keeps the last lines in memory only.
+    refuse_expired: whether a step of an ensemble refuses a request whose `timeout` is over (see `deadlines`) rather
+        than work for nobody. False is there to measure what that is worth.
     Raises InvalidConfiguration for values that cannot be meant.
 
     Pictures never go into Triton's response cache: they are the callers', and equal requests are rare.
@@ -56,6 +58,7 @@ class ServerConfig:
     ready_timeout_s: float = DEFAULT_READY_TIMEOUT_S
     grace_period_s: int = DEFAULT_GRACE_PERIOD_S
     log_path: Path | None = None
+    refuse_expired: bool = True
 
     def __post_init__(self) -> None:
         if not self.repositories:

@@ -6,7 +6,8 @@ joins and splits requests, and keeps one request's trouble with that request.
 Requests that Triton batched are joined along axis 0, run once, and split again. If that run fails each request runs
 alone, so that only the guilty one gets an error.
 
-A request whose caller left before its turn is not run; asking takes 0.06 ms. Within an ensemble Triton doesn't tell.
+A request whose caller has left, or whose time is over, before its turn comes is not run (`turns`). Within an ensemble
+Triton doesn't tell of a caller that left early.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+
+from sketchbridge_server.turns import Turns
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -123,14 +126,15 @@ class DropInModel(ABC):
         if problems:
             raise ConfigurationError(f"config.pbtxt and {path.name} do not fit: {'; '.join(problems)}")
         self._outputs = tuple(item["name"] for item in config["output"])
+        self._turns = Turns(notes=False)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer every request, in order; one that fails does not harm the others."""
         responses: list[Any] = [None] * len(requests)
         prepared: dict[int, Prepared] = {}
         for position, request in enumerate(requests):
-            if request.is_cancelled():
-                responses[position] = _left()
+            responses[position] = self._turns.refusal(request)
+            if responses[position] is not None:
                 continue
             try:
                 prepared[position] = self._prepare(request)
@@ -145,10 +149,14 @@ class DropInModel(ABC):
                 for (position, one), outputs in zip(prepared.items(), answers, strict=True):
                     responses[position] = self._response(one, outputs)
                 return responses
-        for position, one in prepared.items():
+        for number, (position, one) in enumerate(prepared.items()):
+            if number > 0:  # it has waited for the others
+                responses[position] = self._turns.refusal(requests[position])
+                if responses[position] is not None:
+                    continue
             try:
                 responses[position] = self._response(one, self._run(one.feeds, one.requested, one.batch_size))
-            except Exception as exc:  # noqa: BLE001, PERF203 - as above
+            except Exception as exc:  # noqa: BLE001 - as above
                 responses[position] = self._error_response(exc)
         return responses
 
@@ -200,11 +208,6 @@ class DropInModel(ABC):
         is_callers = isinstance(exc, self.callers_faults)
         code = pb_utils.TritonError.INVALID_ARG if is_callers else pb_utils.TritonError.INTERNAL
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(exc), code))
-
-
-def _left() -> Any:
-    message = "The caller went away before its turn came."
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.CANCELLED))
 
 
 def mismatches(config: Mapping[str, Any], signature: Signature) -> list[str]:

@@ -4,8 +4,8 @@ A model says how one picture is answered; this loop does the rest. A bad picture
 INVALID_ARGUMENT; anything unforeseen becomes INTERNAL with a sentence, and its traceback goes to the server's log, not
 to the caller. Requests of a batch are worked on side by side: OpenCV leaves the interpreter lock while it works.
 
-A request whose caller left before its turn is not worked on; asking takes 0.06 ms. A step of an ensemble is not told of
-a caller that left while it waited there; the ensemble then ends after that step.
+A request whose caller has left, or whose time is over, before its turn comes is not worked on (`turns`). A step of an
+ensemble is not told of a caller that left early; the ensemble then ends after that step.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
 from sketchbridge_preprocess import PreprocessError, RequestOptions, read_options
+from sketchbridge_server.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ Answer = Mapping[str, bytes | NDArray[np.uint8]]
 class PictureStep(ABC):
     """A Triton Python model that answers pictures one by one.
 
-    input_name: its only input, (N, 1) BYTES or (N, H, W, 3) UINT8.
+    input_name: its only input, (N, 1) BYTES or (N, H, W, 3) UINT8. Bytes come from callers, so a step that takes them
+    is the first of its ensembles: it notes how long each request has.
     """
 
     input_name: str
@@ -47,13 +49,16 @@ class PictureStep(ABC):
         caller can mend.
         """
 
-    def initialize(self, _arguments: Mapping[str, str]) -> None:
+    def initialize(self, arguments: Mapping[str, str]) -> None:
         """Called by Triton once, when the model is loaded."""
+        inputs = json.loads(arguments["model_config"])["input"]
+        self._turns = Turns(notes=any(item["data_type"] == "TYPE_STRING" for item in inputs))
         self._opencv_threads = cv2.getNumThreads()
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Called by Triton with every request of a batch; answers each, in order."""
+        self._turns.note(requests)
         if len(requests) == 1:
             cv2.setNumThreads(self._opencv_threads)
             return [self._respond(requests[0])]
@@ -65,8 +70,9 @@ class PictureStep(ABC):
         self._pool.shutdown()
 
     def _respond(self, request: Any) -> Any:
-        if request.is_cancelled():
-            return _failure("The caller went away before its turn came.", pb_utils.TritonError.CANCELLED)
+        refusal = self._turns.refusal(request)
+        if refusal is not None:
+            return refusal
         try:
             options = read_options(json.loads(request.parameters() or "{}"))
             wanted = set(request.requested_output_names())

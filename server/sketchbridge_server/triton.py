@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-from sketchbridge_server import guardian
+from sketchbridge_server import deadlines, guardian
 from sketchbridge_server.advice import explain_all
 from sketchbridge_server.backend_directory import assemble
 from sketchbridge_server.config import check_repositories, command_line
@@ -128,14 +127,15 @@ class TritonServer:
         endpoints = reserve_endpoints(self.config)
         log_file = open_log(self.config.log_path) if self.config.log_path else None
         folder = Path(tempfile.mkdtemp(prefix="sketchbridge-serve-"))
+        prefix = f"sketchbridge_{secrets.token_hex(6)}_"
         try:
             self._running = self._launch(
-                installation, endpoints, folder, log_file, version_compatible_plans=version_compatible_plans
+                installation, endpoints, folder, prefix, log_file, version_compatible_plans=version_compatible_plans
             )
         except BaseException:
             if log_file is not None:
                 log_file.close()
-            shutil.rmtree(folder, ignore_errors=True)
+            guardian.remove_leftovers(folder, prefix)
             raise
         logger.info("started %s as process %d", installation.description, self._running.process.pid)
 
@@ -206,6 +206,7 @@ class TritonServer:
         installation: Installation,
         endpoints: Endpoints,
         folder: Path,
+        prefix: str,
         log_file: IO[str] | None,
         *,
         version_compatible_plans: bool,
@@ -214,7 +215,6 @@ class TritonServer:
         backends.mkdir()
         # A stub imports from its working folder first: an empty one keeps the caller's files out of that.
         working_folder.mkdir()
-        prefix = f"sketchbridge_{secrets.token_hex(6)}_"
         command = command_line(
             self.config,
             endpoints,
@@ -227,7 +227,7 @@ class TritonServer:
         process = subprocess.Popen(
             command,
             cwd=working_folder,
-            env=server_environment(installation, dict(os.environ)),
+            env=server_environment(installation, dict(os.environ), self._deadline_table(prefix)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -263,6 +263,18 @@ class TritonServer:
             shared_memory_prefix=prefix,
             stubs={},
         )
+
+    def _deadline_table(self, prefix: str) -> Path | None:
+        """Make the table of deadlines, which goes with the shared memory; None if there is to be or can be none."""
+        if not self.config.refuse_expired:
+            return None
+        path = guardian.SHARED_MEMORY / f"{prefix}deadlines"
+        try:
+            deadlines.create_table(path)
+        except OSError as exc:
+            logger.warning("steps of ensembles will work on requests whose time is over: cannot make %s: %s", path, exc)
+            return None
+        return path
 
     def _wait(self, cancelled: Callable[[], bool]) -> list[IndexEntry]:
         """The index once every model is ready; raises as `wait_until_ready` does, and stops nothing."""
@@ -321,14 +333,20 @@ class TritonServer:
         return "\nTriton's last messages:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
 
 
-def server_environment(installation: Installation, inherited: dict[str, str]) -> dict[str, str]:
+def server_environment(
+    installation: Installation, inherited: dict[str, str], deadline_table: Path | None = None
+) -> dict[str, str]:
     """The environment of the server and its stubs, from that of the caller.
 
     A stub embeds Python, which looks for `python3` on PATH and takes the environment that it belongs to: with the
     folder of the running interpreter first, a virtual environment's packages are found, editable ones too.
     PYTHONHOME would override that, and point a virtual environment's stub at packages it does not have.
+    deadline_table: where it is; None for none.
     """
-    environment = {name: value for name, value in inherited.items() if name != "PYTHONHOME"}
+    ours = {"PYTHONHOME", deadlines.VARIABLE}
+    environment = {name: value for name, value in inherited.items() if name not in ours}
+    if deadline_table is not None:
+        environment[deadlines.VARIABLE] = str(deadline_table)
     environment["PYTHONDONTWRITEBYTECODE"] = "1"  # a repository may be read-only, and is not ours to write to
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), inherited.get("PATH", os.defpath)])
     if installation.libraries:

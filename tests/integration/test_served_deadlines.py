@@ -1,4 +1,6 @@
-"""No request to a model itself is worked on after its caller has left, asked of the real server.
+"""No request is worked on after its caller has left or its time is over, asked of the real server.
+
+Of a caller that left an ensemble Triton tells no step; the ensemble ends after the step that it waits for.
 
 The queues are the shipped ones. The models behind them write down whom they work on, and can be held at it.
 """
@@ -7,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,13 +23,16 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
+from tritonclient.utils import InferenceServerException
 
 from sketchbridge_server import ServerConfig, TritonServer
+from sketchbridge_server.deadlines import VARIABLE
 from tests.integration.in_process import REPOSITORY
 
 pytestmark = pytest.mark.server
 
 BURST = 1_000
+SHORT_US = 1_000_000  # more than any machine needs between two steps, where nothing is held
 
 # A name that begins with `hold` is held until a file `<name>.go` lies in the model's folder.
 WORK = """
@@ -97,6 +104,27 @@ input { name: "name" data_type: TYPE_STRING dims: [ 1 ] }
 output { name: "answer" data_type: TYPE_STRING dims: [ 1 ] }
 instance_group { kind: KIND_CPU count: 1 }
 """
+# As `shoes`: first a step that takes bytes, then one that may take long, then another.
+ENSEMBLE = """
+platform: "ensemble"
+max_batch_size: 8
+input { name: "name" data_type: TYPE_STRING dims: [ 1 ] }
+output { name: "answer" data_type: TYPE_STRING dims: [ 1 ] }
+ensemble_scheduling {
+  step {
+    model_name: "step" model_version: -1
+    input_map { key: "name" value: "name" } output_map { key: "answer" value: "decoded" }
+  }
+  step {
+    model_name: "drop_in" model_version: -1
+    input_map { key: "name" value: "decoded" } output_map { key: "answer" value: "painted" }
+  }
+  step {
+    model_name: "last" model_version: -1
+    input_map { key: "name" value: "painted" } output_map { key: "answer" value: "answer" }
+  }
+}
+"""
 # Waits for three; the delay is only there to end a broken test.
 BATCH_OF_THREE = "dynamic_batching { preferred_batch_size: [ 3 ] max_queue_delay_microseconds: 60000000 }"
 
@@ -117,8 +145,28 @@ class Bench:
     client: triton_grpc.InferenceServerClient
     pool: ThreadPoolExecutor
 
-    def call(self, model: str, name: str) -> Future[Any]:
-        return self.pool.submit(self.client.infer, model, inputs(name))
+    def call(self, model: str, name: str, **settings: Any) -> Future[Any]:
+        return self.pool.submit(self.client.infer, model, inputs(name), **settings)
+
+    def refusal(self, model: str, name: str, *, protocol: str, request_id: str, timeout_us: int) -> Future[Any]:
+        """A call that ends in what the server says instead of an answer: its status and message."""
+        ask = {"grpc": self._refusal_over_grpc, "http": self._refusal_over_http}[protocol]
+        return self.pool.submit(ask, model, name, request_id, timeout_us)
+
+    def _refusal_over_grpc(self, model: str, name: str, request_id: str, timeout_us: int) -> tuple[str, str]:
+        with pytest.raises(InferenceServerException) as caught:
+            self.client.infer(model, inputs(name), request_id=request_id, timeout=timeout_us)
+        return caught.value.status(), caught.value.message()
+
+    def _refusal_over_http(self, model: str, name: str, request_id: str, timeout_us: int) -> tuple[str, str]:
+        item = {"name": "name", "shape": [1, 1], "datatype": "BYTES", "data": [name]}
+        body = json.dumps({"id": request_id, "inputs": [item], "parameters": {"timeout": timeout_us}})
+        endpoints = self.server.endpoints
+        connection = http.client.HTTPConnection(endpoints.host, endpoints.http_port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("POST", f"/v2/models/{model}/infer", body)
+            response = connection.getresponse()
+            return str(response.status), json.loads(response.read())["error"]
 
     def begin(self, model: str, name: str) -> tuple[triton_grpc.CallContext, Future[Any]]:
         """A call that can be cancelled, and what becomes its error, None if it is answered."""
@@ -158,21 +206,33 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    folder = tmp_path_factory.mktemp("models")
-    models = {
-        "step": (STEP, NAMES + shipped_queue("decode")),
-        "step_of_batches": (STEP, NAMES + BATCH_OF_THREE),
-        "step_without_batcher": (STEP, NAMES),
-        "drop_in": (DROP_IN, NAMES + shipped_queue("shoes_generator")),
-        "drop_in_without_batcher": (DROP_IN, NAMES),
-    }
+def write_models(folder: Path, **models: tuple[str, str]) -> None:
+    """Each model's code and configuration."""
     for name, (code, config) in models.items():
         (folder / name / "1").mkdir(parents=True)
         (folder / name / "config.pbtxt").write_text(config)
-        (folder / name / "1" / "model.py").write_text(code)
-    with TritonServer(ServerConfig((folder,), http_port=0, grpc_port=0, metrics_port=0, grace_period_s=5)) as server:
+        if code:
+            (folder / name / "1" / "model.py").write_text(code)
+
+
+def local_config(folder: Path, **settings: Any) -> ServerConfig:
+    return ServerConfig((folder,), http_port=0, grpc_port=0, metrics_port=0, grace_period_s=5, **settings)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    folder = tmp_path_factory.mktemp("models")
+    write_models(
+        folder,
+        step=(STEP, NAMES + shipped_queue("decode")),
+        step_of_batches=(STEP, NAMES + BATCH_OF_THREE),
+        step_without_batcher=(STEP, NAMES),
+        drop_in=(DROP_IN, NAMES + shipped_queue("shoes_generator")),
+        drop_in_without_batcher=(DROP_IN, NAMES),
+        last=(DROP_IN, NAMES),
+        ensemble=("", ENSEMBLE),
+    )
+    with TritonServer(local_config(folder)) as server:
         yield server
 
 
@@ -217,6 +277,106 @@ def test_a_request_of_a_batch_that_is_cancelled_before_its_turn_is_never_worked_
     assert left.result().status() == "StatusCode.CANCELLED"
     assert [answered.result().as_numpy("answer").item() for answered in (held, other)] == [b"first", b"last"]
     assert bench.worked_on(model) == ["first", "last"]
+
+
+@pytest.fixture
+def held(bench: Bench) -> Future[Any]:
+    """A request to the ensemble that the middle step works on, until it is let go."""
+    bench.let_go("step", "hold")
+    bench.let_go("last", "hold")
+    call = bench.call("ensemble", "hold")
+    wait_until(lambda: bench.worked_on("drop_in") == ["hold"])
+    return call
+
+
+@pytest.mark.parametrize(("protocol", "status"), [("grpc", "StatusCode.UNAVAILABLE"), ("http", "503")])
+def test_a_request_whose_time_ends_within_an_ensemble_is_never_worked_on_there(
+    bench: Bench, held: Future[Any], protocol: str, status: str
+) -> None:
+    before = bench.waiting("drop_in")
+    request_id = uuid.uuid4().hex
+    late = bench.refusal("ensemble", "late", protocol=protocol, request_id=request_id, timeout_us=SHORT_US)
+    patient = bench.call("ensemble", "patient", request_id=uuid.uuid4().hex, timeout=600_000_000)
+    without_id = bench.call("ensemble", "nameless", timeout=SHORT_US)
+    wait_until(lambda: bench.waiting("drop_in") == before + 3)
+    time.sleep(SHORT_US / 1e6)
+    bench.let_go("drop_in", "hold")
+    assert late.result()[0] == status
+    assert "Request timeout expired" in late.result()[1]
+    for answered in (held, patient, without_id):
+        answered.result()
+    assert set(bench.worked_on("step")) == {"hold", "late", "patient", "nameless"}
+    for model in ("drop_in", "last"):
+        assert sorted(bench.worked_on(model)) == ["hold", "nameless", "patient"]
+
+
+def test_an_id_and_timeout_that_were_used_before_get_their_whole_time_again(bench: Bench, held: Future[Any]) -> None:
+    request_id = "the-same-id-every-time"
+    before = bench.waiting("drop_in")
+    late = bench.refusal("ensemble", "late", protocol="grpc", request_id=request_id, timeout_us=SHORT_US)
+    wait_until(lambda: bench.waiting("drop_in") == before + 1)
+    time.sleep(SHORT_US / 1e6)
+    bench.let_go("drop_in", "hold")
+    assert "Request timeout expired" in late.result()[1]
+    held.result()
+    for name in ("again", "and_again"):
+        bench.call("ensemble", name, request_id=request_id, timeout=SHORT_US).result()
+    assert bench.worked_on("last") == ["hold", "again", "and_again"]
+
+
+def test_an_ensemble_whose_caller_left_ends_after_the_step_that_it_waits_for(bench: Bench, held: Future[Any]) -> None:
+    before = bench.waiting("drop_in")
+    call, left = bench.begin("ensemble", "left")
+    wait_until(lambda: bench.waiting("drop_in") == before + 1)
+    call.cancel()
+    assert left.result().status() == "StatusCode.CANCELLED"
+    after = bench.call("ensemble", "after")
+    wait_until(lambda: bench.waiting("drop_in") == before + 2)
+    bench.let_go("drop_in", "hold")
+    held.result()
+    after.result()
+    assert bench.worked_on("drop_in") == ["hold", "left", "after"]
+    assert bench.worked_on("last") == ["hold", "after"]
+
+
+# Answers with the table's path in the model's environment and how many requests were noted in it.
+TELL = f"""
+import os
+import numpy
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        path = os.environ.get({VARIABLE!r}, "")
+        words = numpy.fromfile(path, dtype=numpy.uint64).reshape(-1, 2, 8) if path else numpy.zeros((1, 2, 8))
+        told = numpy.array([[f"{{path}} {{(words[1:, 0] > 0).sum()}}".encode()]], dtype=object)
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("answer", told)]) for _ in requests]
+"""
+
+
+def test_a_restart_begins_with_an_empty_table_and_a_stop_leaves_none(tmp_path: Path) -> None:
+    write_models(tmp_path, step=(STEP, NAMES), tell=(TELL, NAMES))
+    server = TritonServer(local_config(tmp_path))
+    paths = []
+    for _ in range(2):
+        with server, triton_grpc.InferenceServerClient(server.endpoints.grpc_url) as client:
+            client.infer("step", inputs("one"), request_id=uuid.uuid4().hex, timeout=1_000_000)
+            path, noted = client.infer("tell", inputs("x")).as_numpy("answer").item().decode().split()
+            assert Path(path).exists()
+            assert noted == "1"
+        paths.append(Path(path))
+        assert not paths[-1].exists()
+    assert paths[0] != paths[1]
+
+
+def test_a_server_that_is_told_to_has_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "/of/another/server")
+    write_models(tmp_path, tell=(TELL, NAMES))
+    with (
+        TritonServer(local_config(tmp_path, refuse_expired=False)) as server,
+        triton_grpc.InferenceServerClient(server.endpoints.grpc_url) as client,
+    ):
+        assert client.infer("tell", inputs("x")).as_numpy("answer").item() == b" 0"
 
 
 def test_a_burst_of_a_thousand_callers_is_taken_in_and_answered(bench: Bench) -> None:
