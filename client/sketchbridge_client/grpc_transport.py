@@ -17,8 +17,12 @@ from sketchbridge_client.grpc_messages import (
     read_reply,
     stub_of,
 )
-from sketchbridge_client.messages import Failed, Headers, Reply, Request
+from sketchbridge_client.messages import Ask, Failed, Headers, Reply, Request
 from sketchbridge_client.targets import Target, Tls
+
+_GRPC_TELLS_S = 0.01  # for gRPC to say itself that the deadline has passed
+_KERNEL_TAKES_BYTES = 16 * 1024  # what Linux buffers for a connection at the least, tcp_wmem
+_HEADERS_BYTES = 512  # of a request, about
 
 
 class GrpcTransport:
@@ -32,21 +36,53 @@ class GrpcTransport:
         self._closed = False
         self._channel: Any = None
         self._stub: Any = None
+        self._counting = threading.Lock()
+        self._unanswered = 0
+        self._unread_bytes = 0  # of requests that are not answered, at the most; some may have been given up
 
     def send(self, request: Request, timeout_s: float | None, headers: Headers) -> Reply:
         """See transports.Transport."""
+        size = _size(request)
+        with self._counting:
+            self._unread_bytes += size
+            self._unanswered += 1
+            at_once = self._unread_bytes <= _KERNEL_TAKES_BYTES
+        outcome: Reply | Failed = Failed("CANCELLED", "it was given up on this side")
+        try:
+            if at_once:
+                outcome = self._wait_here(request, timeout_s, headers)
+            else:
+                outcome = self.begin(request, timeout_s, headers).outcome_within(timeout_s)
+        finally:
+            with self._counting:
+                self._unanswered -= 1
+                if self._unanswered == 0:
+                    self._unread_bytes = 0
+                elif not isinstance(outcome, Failed):  # who answers has read it
+                    self._unread_bytes -= size
+        if isinstance(outcome, Failed):
+            raise outcome
+        return outcome
+
+    def _wait_here(self, request: Request, timeout_s: float | None, headers: Headers) -> Reply | Failed:
+        """The quicker way: the calling thread waits within gRPC, with no other to wake it.
+
+        Past its deadline it would stay there until what is being written to the connection is written, or the kernel
+        gives the connection up after some 20 s, and nothing can call it back. So this is only for requests that the
+        kernel has room for, whether the other side reads or not.
+        """
         method, message = method_and_message(request)
         while True:
             stub = self._present_stub()
             try:
-                reply = getattr(stub, method)(message, timeout=timeout_s, metadata=headers or None)
+                return read_reply(request, getattr(stub, method)(message, timeout=timeout_s, metadata=headers or None))
             except grpc.RpcError as exc:
-                raise self._failed(exc, stub) from exc
+                return self._failed(exc, stub)
+            except Failed as failed:
+                return failed
             except ValueError:  # the channel was closed between these lines
                 if stub is self._stub and not self._closed:
                     raise
-            else:
-                return read_reply(request, reply)
 
     def begin(self, request: Request, timeout_s: float | None, headers: Headers) -> _GrpcFlight:
         """See transports.Transport."""
@@ -75,7 +111,8 @@ class GrpcTransport:
 
     def forget(self) -> None:
         """See transports.Transport."""
-        self._lock, self._channel, self._stub = threading.RLock(), None, None
+        self._lock, self._counting = threading.RLock(), threading.Lock()
+        self._channel, self._stub, self._unanswered, self._unread_bytes = None, None, 0, 0
 
     def _connect(self) -> None:
         if self._credentials is None:
@@ -101,6 +138,12 @@ class GrpcTransport:
         return failed_of(error)
 
 
+def _size(request: Request) -> int:
+    if isinstance(request, Ask):
+        return _HEADERS_BYTES
+    return _HEADERS_BYTES + sum(len(part) for tensor in request.inputs for part in tensor.parts)
+
+
 class _GrpcFlight:
     """See transports.Flight."""
 
@@ -113,8 +156,20 @@ class _GrpcFlight:
         self._future.cancel()
 
     def outcome(self) -> Reply | Failed:
+        return self.outcome_within(None)
+
+    def outcome_within(self, timeout_s: float | None) -> Reply | Failed:
+        """What came of it, as soon as something has or the time is over.
+
+        gRPC keeps the deadline too, but tells of it only once what it was writing to the connection is written, which
+        takes long where the other side does not read.
+        """
         try:
-            return read_reply(self._request, self._future.result())
+            message = self._future.result(None if timeout_s is None else timeout_s + _GRPC_TELLS_S)
+            return read_reply(self._request, message)
+        except grpc.FutureTimeoutError:
+            self._future.cancel()
+            return Failed("DEADLINE_EXCEEDED", "no answer in time")
         except grpc.RpcError as exc:
             return self._failed(exc)
         except grpc.FutureCancelledError:

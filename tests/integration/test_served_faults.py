@@ -58,7 +58,7 @@ def test_nor_does_one_over_http(http_bench: Bench, name: str, client: str) -> No
 
 
 @pytest.mark.parametrize("client", ["blocking", "asyncio"])
-@pytest.mark.parametrize("name", ["deadline-black-hole", "deadline-refused"])
+@pytest.mark.parametrize("name", ["deadline-black-hole", "deadline-drip", "deadline-refused"])
 def test_no_call_outlives_its_deadline(grpc_bench: Bench, name: str, client: str) -> None:
     tally, _ = measure(BY_NAME[name], grpc_bench, client=client, calls=CALLS)
     assert len(tally.failures) > 0
