@@ -300,7 +300,9 @@ class AsyncClient:
         timeout_s: Timeout = UNSET,
         size_px: int = DEFAULT_SIZE_PX,
     ) -> Coroutine[Any, Any, bool] | AsyncLiveDrawing:
-        """See Client.live. Only without a model it is awaited.
+        """See Client.live.
+
+        Without a model it is awaited; with one it is not, but for its `async with`:
 
             async with client.live("shoes") as drawing:
                 drawing.feed(frame)

@@ -46,11 +46,11 @@ class Client:
     Threads may share it, and a forked child may go on with it. Close it, or use it in a `with` block. Nothing is sent
     before the first call, so a Client can be made before its server is up.
 
-    url: `host:port` or `grpcs://host:port` for gRPC, `http://host:port` for HTTP (the extra `http`), `dns:///name:port`
-    for all addresses of a name, `unix:/path`; or a list of addresses, which are taken in turns; or a
-    testing.FakeServer.
+    url: `host:port` or `grpcs://host:port` for gRPC, `http://host:port` or `https://host` for HTTP (AsyncClient: with
+    the extra `http`), `dns:///name:port` for all addresses of a name, `unix:/path`; or a list of addresses, which are
+    taken in turns; or a testing.FakeServer.
     timeout_s: seconds each call may take unless it says otherwise, all its tries and pauses included; None waits
-    without limit. The server drops a request from its queues once that time has passed.
+    without limit. The server works on no request whose time is over before its turn comes.
     retry: how often and how long a request that failed is sent again; NEVER for once. Verbs are idempotent.
     hedge: send a second copy of a request that takes unusually long; None for no.
     tls: how to trust the server, and how to be trusted; without it grpcs:// and https:// trust the system's
