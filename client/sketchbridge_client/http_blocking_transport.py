@@ -202,7 +202,7 @@ class HttpFlight:
     def __init__(self, call: _Call, work: Callable[[], Reply]) -> None:
         self._call = call
         self._future: Future[Reply] = Future()
-        threading.Thread(target=self._fly, args=(work,), name="sketchbridge-http", daemon=True).start()
+        _start("sketchbridge-http", lambda: self._fly(work))
 
     def cancel(self) -> None:
         """As of Flight. HTTP has no word for it: the connection is closed."""
@@ -360,7 +360,7 @@ def _addresses(host: str, port: int, call: _Call) -> list[Any]:
         except OSError as exc:
             call.news.put(exc)
 
-    threading.Thread(target=ask, name="sketchbridge-resolve", daemon=True).start()
+    _start("sketchbridge-resolve", ask)
     try:
         found = call.news.get(timeout=call.left_s())
     except queue.Empty:
@@ -370,6 +370,14 @@ def _addresses(host: str, port: int, call: _Call) -> list[Any]:
     if not isinstance(found, list):  # the call was given up
         raise ConnectionAbortedError
     return found
+
+
+def _start(name: str, work: Callable[[], None]) -> None:
+    """Do it in a thread; or here, where none can be had: at the limit of the system, or as the interpreter ends."""
+    try:
+        threading.Thread(target=work, name=name, daemon=True).start()
+    except RuntimeError:
+        work()
 
 
 def _close_idle(idle: _Idle) -> None:

@@ -83,13 +83,19 @@ def test_never_more_is_taken_than_the_budget_and_its_rate_allow(
     if not size + per_s:
         return
     budget = RetryBudget(Retry(budget=size, budget_per_s=per_s))
-    now, latest, taken = 0.0, 0.0, 0
+    now, taken = 0.0, 0
+    seen_at: list[float] = []
     for after_s, late_s in asked:
         now += after_s
         seen = max(0.0, now - late_s)  # a thread that read the clock a little earlier than one that came before it
-        latest = max(latest, seen)
+        seen_at.append(seen)
         taken += budget.take(seen)
-        assert taken <= size + per_s * latest + 1e-6
+        assert taken <= size + per_s * (max(seen_at) - seen_at[0]) + 1e-6
+
+
+def test_a_thread_that_read_the_clock_early_and_came_late_does_not_fill_the_budget() -> None:
+    budget = RetryBudget(Retry(budget=1, budget_per_s=1))
+    assert [budget.take(now) for now in (10.0, 9.0, 10.0)] == [True, False, False]
 
 
 def test_threads_share_one_budget() -> None:
