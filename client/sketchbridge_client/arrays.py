@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sketchbridge_client.calls import check_name
 from sketchbridge_client.errors import InvalidArgument
 from sketchbridge_client.messages import Inferred, Parameter, Tensor, bytes_tensor, elements_of
 from sketchbridge_client.pictures import Timings
@@ -40,7 +41,8 @@ class Inference:
     """What a model gave back to `infer`.
 
     outputs: arrays by the names of the tensors, as the model shapes them; BYTES comes as an object array of bytes, BF16
-    as float32. They are read-only views of the answer: copy one to write into it. parameters: what else the model said.
+    as float32. They may be read-only views of the answer: copy one to write into it. parameters: what else the model
+    said.
     """
 
     outputs: Mapping[str, NDArray[Any]] = field(repr=False)
@@ -71,8 +73,7 @@ def arrays_of(inferred: Inferred) -> dict[str, NDArray[Any]]:
 
 
 def _tensor(name: object, array: object) -> Tensor:
-    if not isinstance(name, str) or not name:
-        raise InvalidArgument(f"`inputs` names a tensor {name!r}; expected the name that the model gives it.")
+    name = check_name("inputs", "tensor", name)
     if not isinstance(array, (np.ndarray, np.generic)):
         raise InvalidArgument(
             f"`inputs[{name!r}]` is a {type(array).__qualname__}; expected a NumPy array, as of "
@@ -91,7 +92,12 @@ def _tensor(name: object, array: object) -> Tensor:
 
 
 def _elements(name: str, array: NDArray[Any]) -> list[bytes]:
-    elements = [one.encode() if isinstance(one, str) else one for one in array.ravel().tolist()]
+    try:
+        elements = [one.encode() if isinstance(one, str) else one for one in array.ravel().tolist()]
+    except UnicodeEncodeError as exc:
+        raise InvalidArgument(
+            f"`inputs[{name!r}]` is an array with text in it that is no valid Unicode: {exc}. Mend it, or give bytes."
+        ) from exc
     strange = next((one for one in elements if not isinstance(one, bytes)), None)
     if strange is not None:
         raise InvalidArgument(

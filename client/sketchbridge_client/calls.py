@@ -158,8 +158,20 @@ def check_text(name: str, text: str) -> None:
         raise InvalidArgument(f"`{name}` is {text!r}, which is no valid Unicode text.") from exc
 
 
-def check_parameter(name: str, value: object) -> Parameter:
-    """A request parameter as it crosses the wire. Raises InvalidArgument for what cannot."""
+def check_name(argument: str, kind: str, name: object) -> str:
+    """The name of what the mapping `argument` holds, a tensor or a parameter. Raises InvalidArgument."""
+    if not isinstance(name, str) or not name:
+        raise InvalidArgument(f"`{argument}` names a {kind} {name!r}; expected the name that the model gives it.")
+    try:
+        name.encode()
+    except UnicodeEncodeError as exc:
+        raise InvalidArgument(f"`{argument}` names a {kind} {name!r}, which is no valid Unicode text.") from exc
+    return name
+
+
+def check_parameter(name: object, value: object) -> Parameter:
+    """A request parameter as it crosses the wire. Raises InvalidArgument for a name or a value that cannot."""
+    name = check_name("parameters", "parameter", name)
     if name in _RESERVED or name.startswith(_RESERVED_PREFIXES):
         raise InvalidArgument(f"`{name}` is a parameter that Triton keeps for itself; it cannot be given here.")
     if isinstance(value, bool):
@@ -169,10 +181,15 @@ def check_parameter(name: str, value: object) -> Parameter:
         return value
     if isinstance(value, numbers.Integral):  # NumPy's too
         if int(value) not in _INT64:
-            raise InvalidArgument(f"`{name}` is {value}; a whole number must fit 64 bits.")
+            raise InvalidArgument(f"`{name}` is a whole number that does not fit 64 bits. Give a smaller one.")
         return int(value)
     if isinstance(value, numbers.Real):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as exc:  # a fraction
+            raise InvalidArgument(
+                f"`{name}` is a number that does not fit a 64-bit float. Give a smaller one."
+            ) from exc
     raise InvalidArgument(f"`{name}` is a {type(value).__qualname__}; expected a string, a number or a boolean.")
 
 

@@ -81,7 +81,7 @@ def checked_points(points: Points) -> list[tuple[float, float]]:
     """The points of a stroke, at least one. Raises InvalidArgument."""
     try:
         array = np.asarray(points, dtype=np.float64)  # (N, 2)
-    except (TypeError, ValueError) as exc:
+    except (TypeError, ValueError, OverflowError) as exc:
         raise InvalidArgument(f"`points` cannot be read: {exc}. Expected (x, y) pairs of numbers.") from exc
     if array.ndim != 2 or array.shape[1] != 2 or len(array) == 0:
         raise InvalidArgument(f"`points` has the shape {array.shape}; expected (N, 2): at least one pair (x, y).")
@@ -92,6 +92,10 @@ def checked_points(points: Points) -> list[tuple[float, float]]:
 
 def checked_width_px(width_px: object) -> int:
     """The width of a stroke in whole pixels. Raises InvalidArgument."""
-    if isinstance(width_px, bool) or not isinstance(width_px, numbers.Real) or not 0 < float(width_px) <= _MAX_SIZE_PX:
+    if isinstance(width_px, bool) or not isinstance(width_px, numbers.Real) or not _is_width(width_px):
         raise InvalidArgument(f"`width_px` is {width_px!r}; expected above 0 and up to {_MAX_SIZE_PX} pixels.")
     return max(1, round(float(width_px)))
+
+
+def _is_width(number: numbers.Real) -> bool:
+    return not number <= 0 and number <= _MAX_SIZE_PX  # as it is: a float cannot hold every number

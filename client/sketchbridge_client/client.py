@@ -51,7 +51,8 @@ class Client:
     taken in turns; or a testing.FakeServer.
     timeout_s: seconds each call may take unless it says otherwise, all its tries and pauses included; None waits
     without limit. The server works on no request whose time is over before its turn comes.
-    retry: how often and how long a request that failed is sent again; NEVER for once. Verbs are idempotent.
+    retry: how often and how long a request that failed is sent again; NEVER for once, as for `infer` on a model that
+    keeps state. All other verbs are idempotent.
     hedge: send a second copy of a request that takes unusually long; None for no.
     tls: how to trust the server, and how to be trusted; without it grpcs:// and https:// trust the system's
     authorities.
@@ -68,7 +69,7 @@ class Client:
     OpenCV has it. Given a list of pictures, or an (N, H, W, 3) array, a verb gives a list in the same order; it sends
     as many in one request as the model takes. If some fail it raises BatchFailed, which has the results of the others.
 
-    Every verb may raise any error of `errors.py`, and no other.
+    Every verb may raise any error of `errors.py`, and what the function given as `token` raises, and no other.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from sketchbridge_client.retries import Retry, RetryBudget, pause_s
 from sketchbridge_client.status import Again, Attempt, error_of, meaning_of
 from sketchbridge_client.targets import Target
 from sketchbridge_client.telemetry import Observation
-from sketchbridge_client.timeouts import Deadline
+from sketchbridge_client.timeouts import LONGEST_S, Deadline
 
 _ASIDE_TIMEOUT_S = 2.0  # for asking why a request failed
 _BROKE_PAUSE_S = (0.05, 0.25)  # before the budget is asked again
@@ -43,10 +43,17 @@ class Hedge:
     at_least: int = 20
 
     def __post_init__(self) -> None:
-        if self.after_s is not None and not (math.isfinite(self.after_s) and self.after_s > 0):
-            raise InvalidArgument(f"Hedge: `after_s` is {self.after_s!r}; expected more than 0 seconds, or None.")
-        if self.at_least < 2:
-            raise InvalidArgument(f"Hedge: `at_least` is {self.at_least!r}; a percentile takes 2 or more.")
+        after_s: object = self.after_s
+        is_number = isinstance(after_s, (int, float)) and not isinstance(after_s, bool)
+        if self.after_s is not None and not (is_number and 0 < self.after_s <= LONGEST_S):
+            raise InvalidArgument(
+                f"Hedge: `after_s` is {after_s!r}; expected more than 0 seconds and up to {LONGEST_S:,.0f}, or None."
+            )
+        at_least: object = self.at_least
+        if isinstance(at_least, bool) or not isinstance(at_least, int) or at_least < 2:
+            raise InvalidArgument(
+                f"Hedge: `at_least` is {at_least!r}; expected a whole number, and a percentile takes 2 or more."
+            )
 
 
 @dataclass(slots=True)
@@ -131,7 +138,8 @@ class Servers:
             if outcome is True:
                 return True
             if isinstance(outcome, Failed):
-                failed = outcome
+                if failed is None or issubclass(meaning_of(failed).error, ConnectionFailed):  # a no says more
+                    failed = outcome
                 if meaning_of(outcome).again is Again.LOST:
                     self.balancer.lost(target)
         if failed is not None:

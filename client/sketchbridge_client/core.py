@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from sketchbridge_client.arrays import Inference, arrays_of, tensors_of
@@ -105,7 +106,7 @@ class Core:
         sent = {name: check_parameter(name, value) for name, value in (parameters or {}).items()}
 
         def work(observation: Observation, request_id: str) -> Program[Inference]:
-            started = time.perf_counter()
+            clock = _Clock()
             tensors: tuple[Tensor, ...] = yield Prepare(lambda: tensors_of(inputs))
             request = Infer(model, version, tensors, tuple(outputs), sent, request_id)
             settled = yield from self._ask_model(request, None, deadline, observation)
@@ -122,7 +123,7 @@ class Core:
                 model_version=inferred.version,
                 request_id=request_id,
                 parameters=inferred.parameters,
-                timings=_timings(settled, started),
+                timings=clock.timings(settled),
             )
 
         return self._observed("infer", model, work)
@@ -139,14 +140,14 @@ class Core:
         _check_version(version)
 
         def work(observation: Observation, _: str) -> Program[ModelDetails]:
-            def ask(question: Question) -> Program[Any]:
-                settled = yield from self._ask_model(Ask(question, name, version), None, deadline, observation)
-                return settled.reply
+            def ask(question: Question) -> Program[Settled]:
+                return (yield from self._ask_model(Ask(question, name, version), None, deadline, observation))
 
             metadata = yield from ask(Question.MODEL_METADATA)
             config = yield from ask(Question.MODEL_CONFIG)
             ready = yield from ask(Question.MODEL_READY)
-            return read_details(version, metadata, config, ready=ready)
+            details = partial(read_details, version, _understood(metadata, dict), ready=bool(ready.reply))
+            return _understood(config, details)
 
         return self._observed("model", name, work)
 
@@ -158,7 +159,7 @@ class Core:
 
         def work(observation: Observation, _: str) -> Program[list[ModelStats]]:
             settled = yield from self._ask_model(Ask(Question.STATISTICS, model or ""), None, deadline, observation)
-            return read_stats(_told(settled))
+            return _understood(settled, read_stats)
 
         return self._observed("stats", model, work)
 
@@ -199,12 +200,12 @@ class Core:
         observation: Observation,
         request_id: str,
     ) -> Program[T]:
-        started = time.perf_counter()
+        clock = _Clock()
         if isinstance(picture, bytes):  # nothing to wait for
             data = encoded_bytes(picture, name=call.input_name, bgr=bgr)
         else:
             data = yield Prepare(lambda: encoded_bytes(picture, name=call.input_name, bgr=bgr))
-        (answer,) = yield from self._answers(call, [data], deadline, observation, request_id, started)
+        (answer,) = yield from self._answers(call, [data], deadline, observation, request_id, clock)
         return read(answer)
 
     def _batch(
@@ -217,7 +218,7 @@ class Core:
         observation: Observation,
         request_id: str,
     ) -> Program[list[T]]:
-        started = time.perf_counter()
+        clock = _Clock()
         files, errors = yield Prepare(lambda: encode_batch(pictures, name=call.input_name, bgr=bgr))
         good = [index for index, file in enumerate(files) if file is not None]
         size = 1
@@ -229,10 +230,8 @@ class Core:
             indices = waiting.pop(0)
             try:
                 answers = yield from self._answers(
-                    call, [files[index] for index in indices], deadline, observation, request_id, started
+                    call, [files[index] for index in indices], deadline, observation, request_id, clock
                 )
-                for index, answer in zip(indices, answers, strict=True):
-                    results[index] = read(answer)
             except InvalidInput as exc:
                 if len(indices) > 1:  # one of them is bad, and spoils it for the others: each alone
                     waiting[:0] = [[index] for index in indices]
@@ -240,6 +239,12 @@ class Core:
                     errors[indices[0]] = exc
             except SketchbridgeError as exc:
                 errors.update(dict.fromkeys(indices, exc))
+            else:
+                for index, answer in zip(indices, answers, strict=True):
+                    try:
+                        results[index] = read(answer)
+                    except ResponseInvalid as exc:  # noqa: PERF203  one bad answer must not take the others with it
+                        errors[index] = exc
         if errors:
             raise batch_failed(results, errors)
         return results  # type: ignore[return-value]  # each has its result, as none has an error
@@ -251,18 +256,18 @@ class Core:
         deadline: Deadline,
         observation: Observation,
         request_id: str,
-        started: float,
+        clock: _Clock,
     ) -> Program[list[Answer]]:
         request = infer_request(call, files, request_id)
         settled = yield from self._ask_model(request, call.wanted, deadline, observation)
-        return read_answers(call, _inferred(settled), len(files), request_id, _timings(settled, started))
+        return read_answers(call, _inferred(settled), len(files), request_id, clock.timings(settled))
 
     def _max_batch_size(self, call: Call, deadline: Deadline, observation: Observation) -> Program[int]:
         known = self._max_batch_sizes.get(call.model)
         if known is None:
             ask = Ask(Question.MODEL_CONFIG, call.model)
             settled = yield from self._ask_model(ask, call.wanted, deadline, observation)
-            known = self._max_batch_sizes[call.model] = read_max_batch_size(_told(settled))
+            known = self._max_batch_sizes[call.model] = _understood(settled, read_max_batch_size)
         return known
 
     def _ask_model(
@@ -275,7 +280,8 @@ class Core:
         except (ModelNotFound, ModelNotReady) as exc:
             error = exc
         try:
-            limit_s = min(deadline.timeout_s or _EXPLAIN_TIMEOUT_S, _EXPLAIN_TIMEOUT_S)
+            left_s = deadline.remaining_s()
+            limit_s = _EXPLAIN_TIMEOUT_S if left_s is None else min(left_s, _EXPLAIN_TIMEOUT_S)
             models = yield from self._models(Deadline(limit_s), observation)
         except SketchbridgeError as exc:
             logger.debug("cannot list models urls=%s reason=%s", self.servers.urls, exc)
@@ -284,7 +290,7 @@ class Core:
 
     def _models(self, deadline: Deadline, observation: Observation) -> Program[list[ModelInfo]]:
         settled = yield from self.servers.converse(Ask(Question.REPOSITORY_INDEX), deadline, observation)
-        entries = read_index(_told(settled))
+        entries = _understood(settled, read_index)
         loaded = {entry.name for entry in entries if entry.state == "READY"}
         models = []
         for name in sorted({entry.name for entry in entries}):
@@ -299,7 +305,7 @@ class Core:
             settled = yield from self.servers.converse(Ask(Question.MODEL_METADATA, model), deadline, observation)
         except (ModelNotFound, ModelNotReady):  # unloaded since the index was read
             return ModelKind.UNKNOWN
-        return read_kind(_told(settled))
+        return _understood(settled, read_kind)
 
 
 def explain(
@@ -313,7 +319,8 @@ def explain(
     if isinstance(error, ModelNotReady):
         reasons = [one.reason for one in models if one.name == model and one.reason]
         return ModelNotReady(" ".join([str(error), *(f"The server says: {reason}" for reason in reasons)]), **context)
-    available = tuple(one.name for one in models if one.ready and wanted in {None, one.kind})
+    # A model of that name that is there lacks the version that was asked for.
+    available = tuple(one.name for one in models if one.ready and wanted in {None, one.kind} and one.name != model)
     listed = ", ".join(f"`{name}`" for name in available) or "none"
     closest = difflib.get_close_matches(model, available, n=1)
     suggestion = f" Did you mean `{closest[0]}`?" if closest else ""
@@ -326,18 +333,27 @@ def _inferred(settled: Settled) -> Inferred:
     return settled.reply
 
 
-def _told(settled: Settled) -> Mapping[str, Any]:
+def _understood(settled: Settled, read: Callable[[Mapping[str, Any]], T]) -> T:
+    """What a question was answered with. Raises ResponseInvalid."""
     assert isinstance(settled.reply, Mapping)  # noqa: S101  the transports answer each request in kind
-    return settled.reply
+    try:
+        return read(settled.reply)
+    except (AttributeError, TypeError, ValueError) as exc:
+        raise ResponseInvalid(f"What the server says of its models cannot be read: {exc}.") from exc
 
 
-def _timings(settled: Settled, started: float) -> Timings:
-    total_s = time.perf_counter() - started
-    return Timings(
-        total_s=total_s,
-        client_s=max(0.0, total_s - settled.sent_s),
-        attempts=settled.tries,
-    )
+class _Clock:
+    """How long one call has taken, and for how much of that requests of it were on their way."""
+
+    def __init__(self) -> None:
+        self._started_s = time.perf_counter()
+        self._sent_s = 0.0
+
+    def timings(self, settled: Settled) -> Timings:
+        """The timings now that another of its requests is answered."""
+        self._sent_s += settled.sent_s
+        total_s = time.perf_counter() - self._started_s
+        return Timings(total_s=total_s, client_s=max(0.0, total_s - self._sent_s), attempts=settled.tries)
 
 
 def _check_version(version: object) -> None:

@@ -37,7 +37,7 @@ class Driver:
         self._stopping = threading.Event()
         self._patrolled = False
         self._patrolling: threading.Thread | None = None
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()  # `close` may come by way of the garbage collector
         _LIVING.add(self)
 
     def run(self, program: Program[T]) -> T:
@@ -75,7 +75,7 @@ class Driver:
 
     def forget(self) -> None:
         """In a child process: neither the thread is there, nor those that called or held a lock."""
-        self._stopping, self._starting = threading.Event(), threading.Lock()
+        self._stopping, self._starting = threading.Event(), threading.RLock()
         self._patrolled, self._patrolling = False, None
         self._servers.forget_callers()
         for transport in self._transports:
@@ -84,14 +84,17 @@ class Driver:
     def _begin_patrol(self) -> None:
         with self._starting:
             if not self._patrolled and not self._servers.closed:
-                self._patrolling = threading.Thread(target=self._patrol, name="sketchbridge-patrol", daemon=True)
-                self._patrolling.start()
-                self._patrolled = True
+                patrolling = threading.Thread(target=self._patrol, name="sketchbridge-patrol", daemon=True)
+                try:
+                    patrolling.start()
+                except RuntimeError:  # no thread can be had; the call does without
+                    return
+                self._patrolling, self._patrolled = patrolling, True
 
     def _patrol(self) -> None:
         try:
             self.run(patrol(self._servers))
-        except Exception as exc:  # noqa: BLE001  such as a caller's own `token` function raises; the next call starts it anew
+        except Exception as exc:  # noqa: BLE001  such as a caller's own `token` function raises
             # Without its message, which may hold a secret.
             logger.warning("the patrol of %s ended with %s", self._servers.urls, type(exc).__qualname__)
         self._patrolled = False  # before the look: a call that begins now sees this, or is seen

@@ -81,16 +81,22 @@ def stub_of(channel: Any) -> Any:
     stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
     stub.ModelInfer = channel.unary_unary(
         "/inference.GRPCInferenceService/ModelInfer",
-        request_serializer=_serialised,
+        request_serializer=None,  # it is given the bytes
         response_deserializer=service_pb2.ModelInferResponse.FromString,
     )
     return stub
 
 
 def method_and_message(request: Request) -> tuple[str, Any]:
-    """The name of the stub's method for a request, and the message to call it with."""
+    """The name of the stub's method for a request, and what to call it with. Raises Failed for what gRPC cannot carry.
+
+    An Infer is written here: what fails within gRPC's own call is told differently by each of its ways.
+    """
     if isinstance(request, Infer):
-        return "ModelInfer", request
+        try:
+            return "ModelInfer", _serialised(request)
+        except (TypeError, ValueError) as exc:
+            raise Failed(None, f"gRPC cannot carry it: {exc}.") from exc
     method, message = _METHODS[request.question]
     return method, message(name=request.model, version=request.version) if request.question in _OF_ONE_MODEL else (
         message()

@@ -29,6 +29,7 @@ from sketchbridge_client.http_failures import (
     too_late,
 )
 from sketchbridge_client.http_messages import MAX_ANSWER_BYTES, MAX_ERROR_BYTES, HttpRequest, read_reply
+from sketchbridge_client.lost_peers import notice_when_gone
 from sketchbridge_client.messages import Failed, Headers, Reply, Request
 from sketchbridge_client.targets import Target, Tls
 
@@ -40,7 +41,6 @@ _WHOLE_BYTES = 512 * 1024  # a body up to this is sent as one; aiohttp warns of 
 _PIECE_BYTES = 256 * 1024  # of a larger one, so that a loop with many requests is not held up
 _BUFFER_BYTES = 1024 * 1024  # of an answer, before the server is held up
 _UNCOMPRESSED = {"accept-encoding": "identity"}  # pictures are compressed already
-_LAST_STEPS_S = 1.0  # for requests to end that were given up; they need no more than a turn of the loop each
 
 Ways = dict["asyncio.Task[Any]", "asyncio.Transport | None"]
 """The tasks that send, each with the connection it has come to, if it has one yet."""
@@ -188,6 +188,8 @@ def _connector_class() -> Any:
             task = asyncio.current_task()
             if task in self._ways:
                 self._ways[task] = connection.transport
+            if connection.transport is not None:
+                notice_when_gone(connection.transport.get_extra_info("socket"))
             return connection
 
         def __del__(self, *_: Any) -> None:

@@ -36,6 +36,7 @@ from sketchbridge_client.http_failures import (
     too_late,
 )
 from sketchbridge_client.http_messages import HttpRequest, read_reply
+from sketchbridge_client.lost_peers import notice_when_gone
 from sketchbridge_client.messages import Failed, Headers, Reply, Request
 from sketchbridge_client.targets import Target, Tls
 
@@ -59,7 +60,8 @@ class HttpTransport:
         self._host, self._port, self._headers, self._prefix = _place(target)
         self._ssl = _ssl_context(tls) if target.secure else None
         self._server_name = (tls.server_name if tls else None) or self._host.partition("%")[0].rstrip(".")
-        self._lock = threading.Lock()  # of what follows; nothing is waited for while it is held
+        # Of what follows; nothing is waited for while it is held. `close` may come by way of the garbage collector.
+        self._lock = threading.RLock()
         self._idle: _Idle = deque()
         self._calls: set[_Call] = set()
         self._closed = False
@@ -89,7 +91,7 @@ class HttpTransport:
 
         The locks may be held by threads that are not there.
         """
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         _close_idle(self._idle)
         for call in self._calls:
             call.forget()
@@ -180,16 +182,16 @@ class HttpTransport:
         addresses = _addresses(self._host, self._port, call)
         failure: OSError | None = None
         for number, (family, kind, protocol, _, address) in enumerate(addresses):
-            connection = call.hold(socket.socket(family, kind, protocol))
             left_s = call.left_s()
             try:
+                connection = call.hold(socket.socket(family, kind, protocol))  # fails where IPv6 is off
                 connection.settimeout(None if left_s is None else left_s / (len(addresses) - number))
                 connection.connect(address)
             except OSError as exc:
                 failure = exc
                 continue
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            notice_when_gone(connection)
             if self._ssl is not None:
                 call.secure(self._ssl, self._server_name)
             return

@@ -38,6 +38,7 @@ MAX_IMAGE_BYTES = 32 * 1024 * 1024
 
 _LONGEST_SHOWN = 200  # characters of a path in a message; a base64 picture would fill the screen
 _UINT8_MAX = 255
+_REAL_KINDS = frozenset("iuf")  # of NumPy's dtypes; a time span, kind m, counts as an integer for NumPy
 # Level 1 is faster than Pillow's default of 6, and the file lives only for the length of a request.
 _PNG_COMPRESS_LEVEL = 1
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
@@ -60,7 +61,7 @@ def encoded_bytes(picture: PictureInput, *, name: str, bgr: bool = False) -> byt
     if isinstance(picture, Picture):
         data = picture.bytes
     elif isinstance(picture, (bytes, bytearray, memoryview)):
-        data = bytes(picture)
+        data = _held_bytes(picture, name)
     elif isinstance(picture, (str, os.PathLike)):
         data = _read(picture, name)
     elif isinstance(picture, Image.Image):
@@ -109,12 +110,32 @@ def _type_name(thing: object) -> str:
     return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
-def _read(path: str | os.PathLike[str], name: str) -> bytes:
+def _held_bytes(holder: bytes | bytearray | memoryview, name: str) -> bytes:
+    try:
+        return bytes(holder)
+    except ValueError as exc:
+        raise InvalidArgument(f"`{name}` is a memoryview that was released. Give the bytes before that.") from exc
+
+
+def _text_of_path(path: str | os.PathLike[Any], name: str) -> str:
+    try:
+        text: object = os.fspath(path)
+    except Exception as exc:  # it is the caller's object: what it raises cannot be known
+        raise InvalidArgument(f"`{name}` is a {_type_name(path)} that gives no path: {_reason(exc)}.") from exc
+    if not isinstance(text, str):
+        raise InvalidArgument(
+            f"`{name}` is a {_type_name(path)} with a path in bytes; expected one in text, as `os.fsdecode` gives it."
+        )
+    return text
+
+
+def _read(given: str | os.PathLike[str], name: str) -> bytes:
+    path = _text_of_path(given, name)
     try:
         size_bytes = Path(path).stat().st_size
         if size_bytes > MAX_IMAGE_BYTES:  # before reading: it may be a disk image
             raise InvalidArgument(
-                f"`{name}`: `{os.fspath(path)}` has {size_bytes:,} bytes; at most {MAX_IMAGE_BYTES:,} are taken. "
+                f"`{name}`: `{path}` has {size_bytes:,} bytes; at most {MAX_IMAGE_BYTES:,} are taken. "
                 "Scale it down or compress it."
             )
         with Path(path).open("rb") as file:
@@ -122,12 +143,12 @@ def _read(path: str | os.PathLike[str], name: str) -> bytes:
     except FileNotFoundError as exc:
         raise InvalidArgument(f"`{name}`: there is no file `{_shortened(path)}`.{_advice(path)}") from exc
     except IsADirectoryError as exc:
-        raise InvalidArgument(f"`{name}`: `{os.fspath(path)}` is a folder. Give one picture file.") from exc
+        raise InvalidArgument(f"`{name}`: `{path}` is a folder. Give one picture file.") from exc
     except (OSError, ValueError) as exc:  # no permission, a name too long, a null byte in it
         message = f"`{name}`: `{_shortened(path)}` cannot be read: {_reason(exc)}.{_advice(path)}"
         raise InvalidArgument(message) from exc
     if not data:
-        raise InvalidArgument(f"`{name}`: the file `{os.fspath(path)}` is empty. Give a whole picture file.")
+        raise InvalidArgument(f"`{name}`: the file `{path}` is empty. Give a whole picture file.")
     return data
 
 
@@ -152,7 +173,7 @@ def _drain(file: BinaryFile, name: str) -> bytes:
     return bytes(data)
 
 
-def _read_part(file: BinaryFile, size_bytes: int, name: str) -> bytes | bytearray | memoryview:
+def _read_part(file: BinaryFile, size_bytes: int, name: str) -> bytes:
     try:
         part: object = file.read(size_bytes)
     except UnicodeError:
@@ -165,7 +186,7 @@ def _read_part(file: BinaryFile, size_bytes: int, name: str) -> bytes | bytearra
         raise InvalidArgument(
             f'`{name}`: reading the file object gave a {_type_name(part)}; expected bytes, and b"" only at its end.'
         )
-    return part
+    return _held_bytes(part, name)
 
 
 def _refuse_text(name: str) -> NoReturn:
@@ -178,16 +199,14 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__qualname__}: {error}".strip().rstrip(":.")  # some say only "read", or nothing
 
 
-def _shortened(path: str | os.PathLike[str]) -> str:
-    text = os.fspath(path)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:80]}..."
+def _shortened(path: str) -> str:
+    return path if len(path) <= _LONGEST_SHOWN else f"{path[:80]}..."
 
 
-def _advice(path: str | os.PathLike[str]) -> str:
-    text = os.fspath(path)
-    if text.startswith(("http://", "https://")):
+def _advice(path: str) -> str:
+    if path.startswith(("http://", "https://")):
         return " A web address is not fetched: download it and give the bytes."
-    if text.startswith("data:") or len(text) > _LONGEST_SHOWN:
+    if path.startswith("data:") or len(path) > _LONGEST_SHOWN:
         return " A string is taken as a path: decode base64 and give the bytes."
     return ""
 
@@ -197,9 +216,7 @@ def _encode_image(image: Image.Image, name: str) -> bytes:
         upright = ImageOps.exif_transpose(image)  # reads its file, if that has not been done yet
     except Exception as exc:  # Pillow's decoders, and the caller's file under them, raise what they like
         raise InvalidArgument(f"`{name}` is a Pillow image that cannot be read: {_reason(exc)}.") from exc
-    if upright.mode in _CONVERTIBLE_MODES:
-        upright = upright.convert("RGBA" if upright.mode in {"PA", "RGBa", "La"} else "RGB")
-    if upright.mode not in _PNG_MODES:
+    if upright.mode not in _PNG_MODES | _CONVERTIBLE_MODES:
         raise InvalidArgument(
             f"`{name}` is a Pillow image of mode {image.mode}, whose value range is not fixed. "
             'Scale it to [0, 255] and convert it with `.convert("RGB")` or `.convert("L")`.'
@@ -207,7 +224,15 @@ def _encode_image(image: Image.Image, name: str) -> bytes:
     if 0 in upright.size:
         raise InvalidArgument(f"`{name}` is a Pillow image of {image.width}x{image.height} pixels; it must have some.")
     buffer = io.BytesIO()
-    upright.save(buffer, format="png", compress_level=_PNG_COMPRESS_LEVEL)
+    try:
+        if upright.mode in _CONVERTIBLE_MODES:
+            upright = upright.convert("RGBA" if upright.mode in {"PA", "RGBa", "La"} else "RGB")
+        upright.save(buffer, format="png", compress_level=_PNG_COMPRESS_LEVEL)
+    except Exception as exc:  # what stands in its `info` goes into the file, and may not fit the image
+        raise InvalidArgument(
+            f"`{name}` is a Pillow image that cannot be saved as PNG: {_reason(exc)}. "
+            "Give its file, or its pixels: `numpy.asarray(image)`."
+        ) from exc
     return buffer.getvalue()
 
 
@@ -274,7 +299,7 @@ def _advice_on_dtype(array: NDArray[Any]) -> str | None:
         return None
     if array.dtype == np.bool_:
         return "Multiply by 255 and cast: `(x * 255).astype(numpy.uint8)`."
-    if np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer):
+    if array.dtype.kind in _REAL_KINDS:
         return _advice_on_range(array)
     return "Build it of numbers."
 
@@ -294,7 +319,7 @@ def _advice_on_range(array: NDArray[Any]) -> str:
 
 def _describe(array: NDArray[Any]) -> str:
     described = f"{array.shape} {array.dtype}"
-    if array.size and np.issubdtype(array.dtype, np.number) and not np.iscomplexobj(array):
+    if array.size and array.dtype.kind in _REAL_KINDS:
         low, high = array.min(), array.max()
         if np.issubdtype(array.dtype, np.floating) and low >= 0 and high <= 1:
             return f"{described} in [0,1]"

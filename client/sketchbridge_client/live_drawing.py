@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import io
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
@@ -31,7 +32,7 @@ from sketchbridge_client.formats import OutputFormat
 from sketchbridge_client.inputs import PictureInput
 from sketchbridge_client.messages import Failed, Reply
 from sketchbridge_client.pictures import Picture
-from sketchbridge_client.programs import Program, Send, Step
+from sketchbridge_client.programs import Pause, Program, Send, Step
 from sketchbridge_client.timeouts import UNSET, Timeout, check_timeout_s
 from sketchbridge_client.transports import Flight
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 DEFAULT_SIZE_PX = 512
+_LOOKS_UP_S = 0.1  # from a pause, whether the client was closed
 
 T = TypeVar("T")
 Paint = Callable[[PictureInput, bool], Program[Any]]
@@ -387,12 +389,21 @@ class _Line(Driver):
 
     def _take(self, step: Step, stopping: threading.Event) -> Any:
         try:
-            outcome = super()._take(step, stopping)
+            outcome = self._pause(step.seconds) if isinstance(step, Pause) else super()._take(step, stopping)
         finally:
             self._flights.clear()
         if stopping.is_set():
             raise asyncio.CancelledError
         return outcome
+
+    def _pause(self, seconds: float) -> bool:
+        """Whether it was cut short."""
+        ends_at = time.monotonic() + seconds
+        # The client, which may be closed meanwhile, has an event of its own.
+        while not self._servers.closed and (left_s := ends_at - time.monotonic()) > 0:
+            if self._stopping.wait(min(left_s, _LOOKS_UP_S)):
+                return True
+        return False
 
     def _send(self, step: Send) -> Reply | Failed:
         flight = self._begin(step)

@@ -6,12 +6,13 @@ Sources: exponential back-off with full jitter, M. Brooker, "Exponential Backoff
 
 from __future__ import annotations
 
-import math
 import random
 import threading
 from dataclasses import dataclass, fields
 
 from sketchbridge_client.errors import InvalidArgument
+
+_MOST = 31_536_000  # of seconds, a year; of retries, more than anyone could wait for
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,10 @@ class Retry:
     first_contact_s: how long to look for a server that this client has never reached; a wrong address should fail
     soon. give_up_s: how long to try if the call has no deadline. first_pause_s, longest_pause_s: bounds of the pause
     before a try; it is drawn evenly between 0 and the bound, which doubles from the first to the longest.
-    deaths: how many processes of the server that die may be answered with another try, as each may die of the request.
+    deaths: how many processes of Python models may die before no other try is made, as each may die of the request.
     budget: how many retries may be made at once. budget_per_s: how many a second after those. Each success gives back
-    what it took. A retry that finds the budget spent waits for it; it is not given up.
+    what it took. A retry that finds the budget spent waits for it; it is not given up. Each is a number from 0 to
+    31,536,000, in seconds a year. Raises InvalidArgument for anything else.
     """
 
     first_contact_s: float = 2.0
@@ -37,8 +39,8 @@ class Retry:
     def __post_init__(self) -> None:
         for one in fields(self):
             value = getattr(self, one.name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-                raise InvalidArgument(f"Retry: `{one.name}` is {value!r}; expected a number from 0.")
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST:
+                raise InvalidArgument(f"Retry: `{one.name}` is {value!r}; expected a number from 0 to {_MOST:,}.")
         if self.give_up_s and not self.budget + self.budget_per_s:
             raise InvalidArgument("Retry: `budget` and `budget_per_s` are both 0. Use NEVER to try once only.")
 

@@ -121,6 +121,10 @@ class Credentials:
 
     def __init__(self, token: Token | None, api_key: str | None, headers: Mapping[str, str] | None) -> None:
         self._token: Callable[[], str] | None = None
+        if headers is not None and not isinstance(headers, Mapping):
+            raise InvalidArgument(
+                f"`headers` is a {type(headers).__qualname__}; expected a mapping of names to values."
+            )
         given = [(_header_name(name), _header_value(name, value)) for name, value in (headers or {}).items()]
         if api_key is not None:
             given.append(("x-api-key", _secret_value("api_key", api_key)))

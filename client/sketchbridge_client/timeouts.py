@@ -23,19 +23,28 @@ class Unset(Enum):
 UNSET = Unset.UNSET
 Timeout = float | None | Literal[Unset.UNSET]
 
+LONGEST_S = 31_536_000.0
+"""A year, in seconds: nobody waits longer, and the clocks of some systems take no more than a few."""
+
 
 def check_timeout_s(timeout_s: object) -> float | None:
-    """The timeout in seconds, or None for no limit. Raises InvalidArgument for anything else, zero included."""
+    """The timeout in seconds, or None for no limit. More than a year (31,536,000 s) counts as a year.
+
+    Raises InvalidArgument for anything else, zero and infinity included.
+    """
     if timeout_s is None:
         return None
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, numbers.Real):
         raise InvalidArgument(f"`timeout_s` is {timeout_s!r}; expected seconds, or None to wait without limit.")
-    seconds = float(timeout_s)
+    try:
+        seconds = float(timeout_s)
+    except OverflowError:  # a whole number or a fraction beyond what a float holds
+        seconds = -math.inf if timeout_s < 0 else LONGEST_S
     if not (math.isfinite(seconds) and seconds > 0):
         raise InvalidArgument(
             f"`timeout_s` is {seconds:g}; expected more than 0 seconds, or None to wait without limit."
         )
-    return seconds
+    return min(seconds, LONGEST_S)
 
 
 class Deadline:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 
 from sketchbridge_client import InvalidArgument, ModelKind, ResponseInvalid
+from sketchbridge_client.arrays import tensors_of
 from sketchbridge_client.calls import (
     Answer,
     Call,
@@ -99,10 +101,33 @@ def test_base64_which_no_picture_is_made_of_is_refused_before_it_is_sent() -> No
     assert sketch(output_encoding="raw").parameters["output_encoding"] == "raw"
 
 
-@pytest.mark.parametrize("value", [[1], {"a": 1}, b"x", 2**63, -(2**63) - 1, "\udcff"])
+@pytest.mark.parametrize("value", [[1], {"a": 1}, b"x", 2**63, -(2**63) - 1, "\udcff", Fraction(10**400), 10**400])
 def test_a_value_that_cannot_cross_the_wire_is_refused_by_name(value: Any) -> None:
     with pytest.raises(InvalidArgument, match="`sigma` is"):
         sketch(sigma=value)
+
+
+def test_a_whole_number_too_long_to_be_shown_is_refused_as_well() -> None:
+    with pytest.raises(InvalidArgument, match="`sigma` is a whole number"):
+        sketch(sigma=10**5000)
+
+
+@pytest.mark.parametrize("name", ["", None, 7, b"sigma", "\udcff"])
+def test_a_parameter_is_named_by_text(name: Any) -> None:
+    with pytest.raises(InvalidArgument, match="`parameters` names a parameter"):
+        check_parameter(name, 1)
+
+
+@pytest.mark.parametrize("name", ["", None, 7, b"x", "\udcff"])
+def test_a_tensor_is_named_by_text(name: Any) -> None:
+    with pytest.raises(InvalidArgument, match="`inputs` names a tensor"):
+        tensors_of({name: np.zeros(1)})
+
+
+@pytest.mark.parametrize("dtype", [np.str_, np.object_])
+def test_an_array_of_text_that_is_no_unicode_is_refused_by_name(dtype: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"`inputs\['x'\]` is an array with text in it that is no valid Unicode"):
+        tensors_of({"x": np.array(["a", "\udcff"], dtype)})
 
 
 @pytest.mark.parametrize("model", ["", None, 7, "\udcff"])

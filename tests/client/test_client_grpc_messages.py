@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 from hypothesis import given
@@ -26,10 +28,9 @@ PARAMETERS = st.dictionaries(
 
 
 def written(request: Infer) -> bytes:
-    """What the stub's method for the request hands to gRPC."""
-    with grpc.insecure_channel("127.0.0.1:9") as channel:
-        _, message = method_and_message(request)
-        return bytes(stub_of(channel).ModelInfer._request_serializer(message))
+    """What gRPC is given to send."""
+    _, message = method_and_message(request)
+    return bytes(message)
 
 
 @given(st.lists(TENSORS, max_size=3), PARAMETERS, st.none() | st.floats(1e-6, 1e4))
@@ -63,6 +64,13 @@ def test_every_question_has_its_method(question: Question) -> None:
     assert message.IsInitialized()
     with grpc.insecure_channel("127.0.0.1:9") as channel:
         assert callable(getattr(stub_of(channel), method))
+
+
+@pytest.mark.parametrize("outputs", [(5,), ("\ud800",)])
+def test_what_protobuf_cannot_write_is_the_callers_to_fix(outputs: Any) -> None:
+    with pytest.raises(Failed, match="gRPC cannot carry it") as caught:
+        method_and_message(Infer("shoes", "", (), outputs, {}, "abc"))
+    assert caught.value.code is None
 
 
 def test_outputs_without_their_contents_are_no_answer() -> None:

@@ -107,6 +107,36 @@ def test_a_pillow_image_without_a_fixed_range_is_refused_with_what_to_do(mode: s
     assert re.search(rf"mode {mode}.*convert", refusal_of(Image.new(mode, (4, 4))))
 
 
+def test_a_pillow_image_that_png_cannot_hold_is_refused_with_what_to_do(drawing: NDArray[np.uint8]) -> None:
+    file = io.BytesIO()
+    Image.fromarray(drawing).convert("RGB").save(file, format="png", transparency=(1, 2, 3))
+    channel = Image.open(file).getchannel(0)  # keeps the transparent colour, which fits three channels
+    assert re.search(r"cannot be saved as PNG: \w+.*numpy.asarray", refusal_of(channel))
+    assert encoded_bytes(np.asarray(channel), name="sketch")
+
+
+def test_a_memoryview_that_was_released_is_refused(png: bytes) -> None:
+    view, part = memoryview(png), memoryview(png)
+    view.release()
+    part.release()
+    assert "was released" in refusal_of(view)
+    assert "was released" in refusal_of(PartsFile(part))
+
+
+def test_a_path_in_bytes_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    with os.scandir(os.fsencode(tmp_path)) as entries:
+        assert re.search(r"posix.DirEntry with a path in bytes.*os.fsdecode", refusal_of(next(entries)))
+
+
+def test_an_object_that_gives_no_path_is_refused() -> None:
+    class Pathless:
+        def __fspath__(self) -> str:
+            raise RuntimeError("lost")
+
+    assert "gives no path: RuntimeError: lost" in refusal_of(Pathless())
+
+
 @pytest.mark.parametrize(
     ("array", "described", "advice"),
     [
@@ -121,6 +151,8 @@ def test_a_pillow_image_without_a_fixed_range_is_refused_with_what_to_do(mode: s
         (np.array([[0.0, np.inf]]), "(1, 2) float64", "not finite"),
         (np.array([[True, False]]), "(1, 2) bool", "Multiply by 255 and cast"),
         (np.array([["a"]]), "(1, 1) <U1", "of numbers"),
+        (np.array([[1]], "m8[s]"), "(1, 1) timedelta64[s]", "of numbers"),
+        (np.array([["2024-01-01"]], "M8[D]"), "(1, 1) datetime64[D]", "of numbers"),
         (np.array([[1j]]), "(1, 1) complex128", "of numbers"),
         (np.array([[None]]), "(1, 1) object", "of numbers"),
         (np.zeros((3, 256, 256), np.uint8), "(3, 256, 256) uint8", "transpose(1, 2, 0)"),

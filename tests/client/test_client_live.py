@@ -668,6 +668,8 @@ def test_the_canvas_that_is_given_out_is_a_copy(easel: Easel) -> None:
         ([(1, 2, 3)], 4, "points"),
         ((1, 2), 4, "points"),
         ([(1, float("nan"))], 4, "points"),
+        ([(10**400, 1)], 4, "points"),
+        ([(1, 2)], 10**400, "width_px"),
         ([(1, 1e30)], 4, "points"),
         ([("a", 1)], 4, "points"),
         ([(1, 2), (3,)], 4, "points"),

@@ -352,3 +352,9 @@ def until_all_have_painted(client: Any, painters: tuple[Painter, ...]) -> None:
         assert time.monotonic() < give_up, "not all of them were asked"
         client.paint(b"x")
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("headers", [[], [("x-tenant", "a")], "x-tenant: a", 7])
+def test_headers_that_are_no_mapping_are_refused(kind: Any, headers: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"`headers` is a .*; expected a mapping of names to values"):
+        kind("127.0.0.1:1", headers=headers)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,17 @@ def test_seconds_and_none_are_kept(given: Any, kept: float | None) -> None:
 @pytest.mark.parametrize("given", [0, -1, float("nan"), float("inf"), True, "30", UNSET])
 def test_anything_else_is_refused_with_what_to_give(given: Any) -> None:
     with pytest.raises(InvalidArgument, match=r"`timeout_s` is .* or None to wait without limit"):
+        check_timeout_s(given)
+
+
+@pytest.mark.parametrize("given", [1e10, 1e13, 10**400, Fraction(10**400)])
+def test_more_than_a_year_counts_as_a_year(given: Any) -> None:
+    assert check_timeout_s(given) == 365 * 24 * 3600
+
+
+@pytest.mark.parametrize("given", [-(10**400), Fraction(1, 10**400)])
+def test_what_no_float_can_hold_is_no_time_either_if_it_is_not_above_0(given: Any) -> None:
+    with pytest.raises(InvalidArgument, match="expected more than 0 seconds"):
         check_timeout_s(given)
 
 
