@@ -17,7 +17,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +50,9 @@ def check_repository(
 
     kinds: the artefacts that the new version will have beside ONNX; None leaves out what depends on them. serve: the
     one that config.pbtxt is to name; None is for whichever it names, ONNX in a new one.
-    Raises OptionInvalid if the name can't be used or `serve` is not made, RepositoryError if the folder can't be read,
-    if a model of one of the names is something else, or if its configurations name what the new version won't have.
+    Raises OptionInvalid if the name can't be used or `serve` is not made, RepositoryError if the folder or `encode`
+    can't be read, if a model of one of the names is something else, or if its configurations name what the new version
+    won't have.
     """
     triton_config.check_name(name)
     generator = triton_config.generator_name(name)
@@ -61,6 +62,7 @@ def check_repository(
         _check_claim(repository, generator, 'name: "sketch"')
         for ensemble in (name, triton_config.roundtrip_name(name)):
             _check_claim(repository, ensemble, f'model_name: "{generator}"')
+        _tells_timings(repository)
         if kinds is not None:
             _check_served(repository / generator, {triton_config.DEFAULT_KIND, *kinds}, serve)
     except OSError as exc:
@@ -160,13 +162,14 @@ def _prepare(
             _prepare_gpu_config(stage / generator, name, None, plans)
         version_folder.rename(stage / generator / str(version))
         moves.append((stage / generator, repository / generator))
-    ensembles: tuple[tuple[str, Callable[[str], str]], ...] = (
-        (name, triton_config.paint_config),
-        (triton_config.roundtrip_name(name), triton_config.roundtrip_config),
-    )
-    for ensemble, config_of in ensembles:
+    timings = _tells_timings(repository)
+    ensembles = {
+        name: triton_config.paint_config(name, timings=timings),
+        triton_config.roundtrip_name(name): triton_config.roundtrip_config(name, timings=timings),
+    }
+    for ensemble, text in ensembles.items():
         if not (repository / ensemble).exists():
-            _write_ensemble(stage / ensemble, config_of(name), generator)
+            _write_ensemble(stage / ensemble, text, generator)
             moves.append((stage / ensemble, repository / ensemble))
     return version, moves
 
@@ -260,6 +263,13 @@ def _check_claim(repository: Path, model: str, sign: str) -> None:
     config = repository / model / triton_config.CONFIG_NAME
     if config.is_file() and sign not in config.read_text(encoding="utf-8", errors="replace"):
         raise RepositoryError(f"`{config}` belongs to another model: it has no `{sign}`. Choose another name.")
+
+
+def _tells_timings(repository: Path) -> bool:
+    """Whether a new ensemble can have `timings`: Triton loads none whose `encode`, of an older export, lacks them."""
+    encode = repository / "encode"
+    config = encode / triton_config.CONFIG_NAME
+    return not encode.exists() or (config.is_file() and triton_config.tells_timings(config))
 
 
 def _newest_version(model: Path) -> int:

@@ -20,6 +20,8 @@ from sketchbridge_preprocess import INTERFACE_SIDE_PX
 
 MAX_BATCH_SIZE = 8
 BUILDING_BLOCKS = ("decode", "encode", "sketch")
+TIMINGS_NAME = "timings"
+"""The output in which `encode` and `sketch` tell how long each step of a request took."""
 
 CONFIG_NAME = "config.pbtxt"
 GENERATOR_SUFFIX = "_generator"
@@ -160,6 +162,11 @@ def read_config(path: Path) -> model_config_pb2.ModelConfig:
         raise RepositoryError(f"`{path}` is no model configuration: {exc}") from exc
 
 
+def tells_timings(path: Path) -> bool:
+    """Whether the model of this config.pbtxt has the output `timings`. Raises RepositoryError if it can't be read."""
+    return any(output.name == TIMINGS_NAME for output in read_config(path).output)
+
+
 def generator_config(name: str, kind: str = DEFAULT_KIND) -> str:
     """config.pbtxt of `<name>_generator`, on the CPU. kind: the artefact that is served, a key of SERVED."""
     served = SERVED[kind]
@@ -224,31 +231,43 @@ parameters {{
 """
 
 
-def paint_config(name: str) -> str:
-    """config.pbtxt of the ensemble `<name>`: sketch bytes -> photo bytes."""
+def paint_config(name: str, *, timings: bool = True) -> str:
+    """config.pbtxt of the ensemble `<name>`: sketch bytes -> photo bytes.
+
+    timings: whether the ensemble has that output too, which its `encode` must have.
+    """
     steps = [
         _step("decode", {"image_bytes": "sketch"}, {"sketch": "drawing"}),
         _step(generator_name(name), {INPUT_NAME: "drawing"}, {OUTPUT_NAME: "painted"}),
-        _step("encode", {"image": "painted"}, {"image_bytes": "photo"}),
+        _step("encode", {"image": "painted"}, {"image_bytes": "photo", **_told(timings=timings)}),
     ]
-    return _ensemble(
-        f"`{name}`: the bytes of a sketch in, the bytes of a photograph out.", name, "sketch", ["photo"], steps
-    )
+    title = f"`{name}`: the bytes of a sketch in, the bytes of a photograph out."
+    return _ensemble(title, name, "sketch", ["photo"], steps, timings=timings)
 
 
-def roundtrip_config(name: str) -> str:
-    """config.pbtxt of the ensemble `<name>_roundtrip`: photo bytes -> sketch bytes and repainted photo bytes."""
+def roundtrip_config(name: str, *, timings: bool = True) -> str:
+    """config.pbtxt of the ensemble `<name>_roundtrip`: photo bytes -> sketch bytes and repainted photo bytes.
+
+    timings: see `paint_config`.
+    """
     steps = [
         _step("sketch", {"photo": "photo"}, {"sketch": "sketch", "sketch_image": "drawing"}),
         _step(generator_name(name), {INPUT_NAME: "drawing"}, {OUTPUT_NAME: "painted"}),
-        _step("encode", {"image": "painted"}, {"image_bytes": "repainted"}),
+        _step("encode", {"image": "painted"}, {"image_bytes": "repainted", **_told(timings=timings)}),
     ]
     title = f"`{roundtrip_name(name)}`: the bytes of a photograph in, its sketch and the repainted photograph out."
-    return _ensemble(title, roundtrip_name(name), "photo", ["sketch", "repainted"], steps)
+    return _ensemble(title, roundtrip_name(name), "photo", ["sketch", "repainted"], steps, timings=timings)
 
 
-def _ensemble(title: str, name: str, source: str, results: list[str], steps: list[str]) -> str:
-    outputs = ",\n".join(_bytes_tensor(result) for result in results)
+def _told(*, timings: bool) -> dict[str, str]:
+    """What `encode` gives beside the picture, as an output map."""
+    return {TIMINGS_NAME: TIMINGS_NAME} if timings else {}
+
+
+def _ensemble(title: str, name: str, source: str, results: list[str], steps: list[str], *, timings: bool) -> str:
+    # Triton 2.51 answers with an ensemble's outputs in reverse order. Who names none and takes the first one goes on
+    # getting the picture if `timings` come first here.
+    outputs = ",\n".join(_bytes_tensor(result) for result in [*_told(timings=timings), *results])
     steps_text = ",\n".join(steps)
     return f"""\
 # {title}

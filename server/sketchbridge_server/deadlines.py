@@ -4,8 +4,8 @@ A request that waits for a step of an ensemble is given to that step whether any
 Triton tells a step nothing, and its own queue policies stall the server. So the first step of an ensemble notes when it
 saw a request, and each later step looks the request up before it works on it.
 
-A request is known by the hash of its id and its `timeout`, the microseconds it was given; nothing else reaches every
-step. Its deadline is `timeout` after its note. **None is refused before its own deadline**, because:
+A request is known by its id and its `timeout` (`shared_table`). Its deadline is `timeout` after its note. **None is
+refused before its own deadline**, because:
 
 - Ids repeat: a retry carries the id of the first try, and a caller may use one id for ever. The newest note of a slot
   counts, and equal keys have equal timeouts, so a request with the same key that came in before only gets more time.
@@ -26,44 +26,29 @@ The clock is CLOCK_MONOTONIC, one for all processes of a machine. Noting takes a
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import mmap
-import os
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from sketchbridge_server.shared_table import SHORTEST_ID, WORD, WORD_BYTES, create_file, joining, key_of
 
 VARIABLE = "SKETCHBRIDGE_DEADLINES"
 """The environment variable that tells a model's process where the table is; without it nothing is noted or refused."""
 
 SLOTS = 8192
 COLUMNS = 8
-SHORTEST_ID = 16
 
-_WORD_BYTES = 8
 _ROW_WORDS = 2 * COLUMNS  # the times of all columns, then their checks
 _WRITERS = 0  # the word that counts the processes that note; the rest of the header's row is free
-SIZE_BYTES = _WORD_BYTES * _ROW_WORDS * (1 + SLOTS)  # 1 MiB and the header
+SIZE_BYTES = WORD_BYTES * _ROW_WORDS * (1 + SLOTS)  # 1 MiB and the header
 
 _ODD = 0x9E3779B97F4A7C15  # any odd number with bits all over
-_WORD = 2**64 - 1
 
 
 def create_table(path: Path) -> None:
-    """Make an empty table, for this user only. Raises OSError, FileExistsError too; nothing is left behind then.
-
-    Its memory is taken at once: on a full /dev/shm a process that wrote to it would be killed later.
-    """
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.posix_fallocate(file, 0, SIZE_BYTES)
-    except OSError:
-        path.unlink()
-        raise
-    finally:
-        os.close(file)
+    """Make an empty table, for this user only. Raises OSError, FileExistsError too; nothing is left behind then."""
+    create_file(path, SIZE_BYTES, reserved_bytes=SIZE_BYTES)
 
 
 class DeadlineTable:
@@ -75,14 +60,11 @@ class DeadlineTable:
         notes: whether this process will note requests; it takes a column for good. clock: nanoseconds; the same for
         all processes of the table. Raises OSError if the file is not there, ValueError if it is no table.
         """
-        with path.open("r+b") as file:
-            self._words = memoryview(mmap.mmap(file.fileno(), SIZE_BYTES)).cast("Q")
+        with joining(path, SIZE_BYTES) as (self._words, _):
             self._column = COLUMNS
             if notes:
-                fcntl.flock(file, fcntl.LOCK_EX)
                 self._column = self._words[_WRITERS]
                 self._words[_WRITERS] = self._column + 1
-                fcntl.flock(file, fcntl.LOCK_UN)  # closing would not do: the map keeps the file open
         self._clock = clock
         self._lock = threading.Lock()
 
@@ -90,7 +72,7 @@ class DeadlineTable:
         """Note that a request came in now. timeout_us: what it was given; 0 is no limit, and not noted."""
         if timeout_us <= 0 or len(request_id) < SHORTEST_ID or self._column >= COLUMNS:
             return
-        key = _key(request_id, timeout_us)
+        key = key_of(request_id, timeout_us)
         time_at = _row(key) + self._column
         with self._lock:
             now = self._clock()
@@ -101,7 +83,7 @@ class DeadlineTable:
         """Whether a request's time is over; False if that is not known."""
         if timeout_us <= 0 or len(request_id) < SHORTEST_ID or self._words[_WRITERS] > COLUMNS:
             return False
-        key = _key(request_id, timeout_us)
+        key = key_of(request_id, timeout_us)
         row = _row(key)
         # Word by word, times first: what is stored meanwhile is newer than any time that counts.
         cells = self._words[row : row + _ROW_WORDS].tolist()
@@ -111,16 +93,10 @@ class DeadlineTable:
         return self._clock() > noted + 1000 * timeout_us
 
 
-def _key(request_id: str, timeout_us: int) -> int:
-    """The same in all processes, unlike `hash`."""
-    text = f"{timeout_us} {request_id}".encode(errors="surrogatepass")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=_WORD_BYTES).digest(), "little")
-
-
 def _row(key: int) -> int:
     """Where the row of a key's slot begins, in words; the header is a row too."""
     return _ROW_WORDS * (1 + key % SLOTS)
 
 
 def _check(key: int, now: int) -> int:
-    return key ^ (now * _ODD & _WORD)
+    return key ^ (now * _ODD & WORD)

@@ -126,10 +126,27 @@ class DropInModel(ABC):
         if problems:
             raise ConfigurationError(f"config.pbtxt and {path.name} do not fit: {'; '.join(problems)}")
         self._outputs = tuple(item["name"] for item in config["output"])
-        self._turns = Turns(notes=False)
+        self._turns = Turns(model=args["model_name"], is_first=False)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer every request, in order; one that fails does not harm the others."""
+        began_ns = self._turns.begin(requests)
+        responses = self._respond(requests)
+        self._turns.end(requests, began_ns)
+        return responses
+
+    def finalize(self) -> None:
+        """Called by Triton when the model is unloaded."""
+        self.unload()
+
+    @classmethod
+    def _model_path(cls, version_folder: Path, config: Mapping[str, Any]) -> Path:
+        path = version_folder / (config.get("default_model_filename") or cls.default_filename)
+        if not path.exists():
+            raise ConfigurationError(f"{path} does not exist; put the graph there, or set default_model_filename")
+        return path
+
+    def _respond(self, requests: list[Any]) -> list[Any]:
         responses: list[Any] = [None] * len(requests)
         prepared: dict[int, Prepared] = {}
         for position, request in enumerate(requests):
@@ -159,17 +176,6 @@ class DropInModel(ABC):
             except Exception as exc:  # noqa: BLE001 - as above
                 responses[position] = self._error_response(exc)
         return responses
-
-    def finalize(self) -> None:
-        """Called by Triton when the model is unloaded."""
-        self.unload()
-
-    @classmethod
-    def _model_path(cls, version_folder: Path, config: Mapping[str, Any]) -> Path:
-        path = version_folder / (config.get("default_model_filename") or cls.default_filename)
-        if not path.exists():
-            raise ConfigurationError(f"{path} does not exist; put the graph there, or set default_model_filename")
-        return path
 
     def _prepare(self, request: Any) -> Prepared:
         feeds = {tensor.name(): self.to_graph(tensor.name(), tensor.as_numpy()) for tensor in request.inputs()}

@@ -6,6 +6,8 @@ to the caller. Requests of a batch are worked on side by side: OpenCV leaves the
 
 A request whose caller has left, or whose time is over, before its turn comes is not worked on (`turns`). A step of an
 ensemble is not told of a caller that left early; the ensemble then ends after that step.
+
+A model whose configuration has an output `timings` tells in it what the request went through so far (`step_times`).
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ import json
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import Any
 
 import cv2
@@ -24,6 +27,7 @@ import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
 from sketchbridge_preprocess import PreprocessError, RequestOptions, read_options
+from sketchbridge_server.step_times import OUTPUT as TIMINGS
 from sketchbridge_server.turns import Turns
 
 logger = logging.getLogger(__name__)
@@ -36,7 +40,7 @@ class PictureStep(ABC):
     """A Triton Python model that answers pictures one by one.
 
     input_name: its only input, (N, 1) BYTES or (N, H, W, 3) UINT8. Bytes come from callers, so a step that takes them
-    is the first of its ensembles: it notes how long each request has.
+    is the first of its ensembles: it notes how long each request has, and times begin with it.
     """
 
     input_name: str
@@ -52,24 +56,28 @@ class PictureStep(ABC):
     def initialize(self, arguments: Mapping[str, str]) -> None:
         """Called by Triton once, when the model is loaded."""
         inputs = json.loads(arguments["model_config"])["input"]
-        self._turns = Turns(notes=any(item["data_type"] == "TYPE_STRING" for item in inputs))
+        takes_bytes = any(item["data_type"] == "TYPE_STRING" for item in inputs)
+        self._turns = Turns(model=arguments["model_name"], is_first=takes_bytes)
         self._opencv_threads = cv2.getNumThreads()
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Called by Triton with every request of a batch; answers each, in order."""
-        self._turns.note(requests)
+        began_ns = self._turns.begin(requests)
         if len(requests) == 1:
             cv2.setNumThreads(self._opencv_threads)
-            return [self._respond(requests[0])]
-        cv2.setNumThreads(1)  # the pool is the parallelism now; a second one within it would only be in its way
-        return list(self._pool.map(self._respond, requests))
+            responses = [self._respond(requests[0], began_ns)]
+        else:
+            cv2.setNumThreads(1)  # the pool is the parallelism now; a second one within it would only be in its way
+            responses = list(self._pool.map(self._respond, requests, repeat(began_ns)))
+        self._turns.end(requests, began_ns)
+        return responses
 
     def finalize(self) -> None:
         """Called by Triton when the model is unloaded."""
         self._pool.shutdown()
 
-    def _respond(self, request: Any) -> Any:
+    def _respond(self, request: Any, began_ns: int) -> Any:
         refusal = self._turns.refusal(request)
         if refusal is not None:
             return refusal
@@ -86,7 +94,11 @@ class PictureStep(ABC):
                     if len(pictures) == 1:
                         raise
                     return _failure(f"Picture {number} of {len(pictures)} (from 0): {exc}")
-            return pb_utils.InferenceResponse([_tensor(name, answers) for name in answers[0] if name in wanted])
+            tensors = [_tensor(name, answers) for name in answers[0] if name in wanted]
+            if TIMINGS in wanted:
+                text = self._turns.told(request, began_ns)
+                tensors.append(_tensor(TIMINGS, [{TIMINGS: text}] * len(answers)))
+            return pb_utils.InferenceResponse(tensors)
         except PreprocessError as exc:
             return _failure(str(exc))
         except Exception as exc:
@@ -94,7 +106,7 @@ class PictureStep(ABC):
             return _failure(f"The server failed on this picture ({type(exc).__name__}).", pb_utils.TritonError.INTERNAL)
 
 
-def _tensor(name: str, answers: list[Answer]) -> Any:
+def _tensor(name: str, answers: Sequence[Answer]) -> Any:
     values = [answer[name] for answer in answers]
     if isinstance(values[0], bytes):
         return pb_utils.Tensor(name, np.array(values, dtype=object).reshape(-1, 1))

@@ -13,9 +13,10 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, cast
 
-from sketchbridge_server import deadlines, guardian
+from sketchbridge_server import deadlines, guardian, step_times
 from sketchbridge_server.advice import explain_all
 from sketchbridge_server.backend_directory import assemble
 from sketchbridge_server.config import check_repositories, command_line
@@ -34,7 +35,7 @@ from sketchbridge_server.ports import reserve_endpoints
 from sketchbridge_server.stubs import dead_stubs, find_stubs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from typing_extensions import Self
@@ -46,6 +47,10 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.1
 SHOWN_LOG_LINES = 15
+_TABLES = {  # by the variable that tells models of a table: how it is made, and what is without it
+    deadlines.VARIABLE: (deadlines.create_table, "steps of ensembles will work on requests whose time is over"),
+    step_times.VARIABLE: (step_times.create_table, "steps will tell no times but their own"),
+}
 UNLOAD_TIME_S = 15.0  # Triton unloads its models after its own exit timeout, a second or two each
 
 
@@ -227,7 +232,7 @@ class TritonServer:
         process = subprocess.Popen(
             command,
             cwd=working_folder,
-            env=server_environment(installation, dict(os.environ), self._deadline_table(prefix)),
+            env=server_environment(installation, dict(os.environ), self._make_tables(prefix)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -264,17 +269,23 @@ class TritonServer:
             stubs={},
         )
 
-    def _deadline_table(self, prefix: str) -> Path | None:
-        """Make the table of deadlines, which goes with the shared memory; None if there is to be or can be none."""
-        if not self.config.refuse_expired:
-            return None
-        path = guardian.SHARED_MEMORY / f"{prefix}deadlines"
-        try:
-            deadlines.create_table(path)
-        except OSError as exc:
-            logger.warning("steps of ensembles will work on requests whose time is over: cannot make %s: %s", path, exc)
-            return None
-        return path
+    def _make_tables(self, prefix: str) -> dict[str, str]:
+        """Make what models share of requests, which goes with the shared memory: environment variable to its path.
+
+        A table that is not to be, or can't be made, is left out.
+        """
+        tables: dict[str, str] = {}
+        for variable, (create, without) in _TABLES.items():
+            if variable == deadlines.VARIABLE and not self.config.refuse_expired:
+                continue
+            path = guardian.SHARED_MEMORY / f"{prefix}{variable.removeprefix('SKETCHBRIDGE_').lower()}"
+            try:
+                create(path)
+            except OSError as exc:
+                logger.warning("%s: cannot make %s: %s", without, path, exc)
+            else:
+                tables[variable] = str(path)
+        return tables
 
     def _wait(self, cancelled: Callable[[], bool]) -> list[IndexEntry]:
         """The index once every model is ready; raises as `wait_until_ready` does, and stops nothing."""
@@ -334,19 +345,17 @@ class TritonServer:
 
 
 def server_environment(
-    installation: Installation, inherited: dict[str, str], deadline_table: Path | None = None
+    installation: Installation, inherited: dict[str, str], tables: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, str]:
     """The environment of the server and its stubs, from that of the caller.
 
     A stub embeds Python, which looks for `python3` on PATH and takes the environment that it belongs to: with the
     folder of the running interpreter first, a virtual environment's packages are found, editable ones too.
     PYTHONHOME would override that, and point a virtual environment's stub at packages it does not have.
-    deadline_table: where it is; None for none.
+    tables: environment variable -> path of what models share; those of another server are not passed on.
     """
-    ours = {"PYTHONHOME", deadlines.VARIABLE}
-    environment = {name: value for name, value in inherited.items() if name not in ours}
-    if deadline_table is not None:
-        environment[deadlines.VARIABLE] = str(deadline_table)
+    ours = {"PYTHONHOME", *_TABLES}
+    environment = {name: value for name, value in inherited.items() if name not in ours} | dict(tables)
     environment["PYTHONDONTWRITEBYTECODE"] = "1"  # a repository may be read-only, and is not ours to write to
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), inherited.get("PATH", os.defpath)])
     if installation.libraries:

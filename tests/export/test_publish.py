@@ -111,6 +111,24 @@ def test_another_name_shares_the_building_blocks(repository: Path) -> None:
     assert put(repository, "cats").added == ("cats_generator", "cats", "cats_roundtrip")
 
 
+def test_ensembles_around_an_older_encode_ask_it_for_no_more_than_it_has(repository: Path) -> None:
+    put(repository)
+    encode = repository / "encode" / "config.pbtxt"
+    config = text_format.Parse(encode.read_text(), model_config_pb2.ModelConfig())
+    assert config.output.pop().name == "timings"
+    encode.write_text(text_format.MessageToString(config))
+    put(repository, "cats")
+    for name, expected in (("shoes", True), ("cats", False), ("cats_roundtrip", False)):
+        assert ("timings" in (repository / name / "config.pbtxt").read_text()) is expected
+
+
+def test_an_encode_that_can_not_be_read_is_refused_before_the_long_work(repository: Path) -> None:
+    put(repository)
+    (repository / "encode" / "config.pbtxt").write_text("output [")
+    with pytest.raises(RepositoryError, match="is no model configuration"):
+        check_repository(repository, "cats")
+
+
 def test_nothing_is_left_beside_the_repository(repository: Path) -> None:
     put(repository)
     assert names(repository.parent) == ["models"]

@@ -110,12 +110,12 @@ def test_a_config_that_triton_could_not_read_is_named(content: bytes, message: s
 @pytest.mark.parametrize(
     ("config_of", "name", "source", "results", "models"),
     [
-        (triton_config.paint_config, "shoes", "sketch", ["photo"], ["decode", "shoes_generator", "encode"]),
+        (triton_config.paint_config, "shoes", "sketch", ["timings", "photo"], ["decode", "shoes_generator", "encode"]),
         (
             triton_config.roundtrip_config,
             "shoes_roundtrip",
             "photo",
-            ["sketch", "repainted"],
+            ["timings", "sketch", "repainted"],
             ["sketch", "shoes_generator", "encode"],
         ),
     ],
@@ -135,6 +135,23 @@ def test_an_ensembles_config_is_the_contract_and_its_tensors_connect(
         assert set(step.input_map.values()) <= made
         made |= set(step.output_map.values())
     assert set(results) <= made
+
+
+@pytest.mark.parametrize("config_of", [triton_config.paint_config, triton_config.roundtrip_config])
+def test_an_ensemble_without_timings_differs_in_nothing_else(config_of: Callable[..., str]) -> None:
+    config, older = parse(config_of("shoes")), parse(config_of("shoes", timings=False))
+    assert config.output.pop(0).name == "timings"
+    assert config.ensemble_scheduling.step[-1].output_map.pop("timings") == "timings"
+    assert config == older
+
+
+@pytest.mark.parametrize("config_of", [triton_config.paint_config, triton_config.roundtrip_config])
+def test_the_shipped_ensembles_are_as_export_writes_them(config_of: Callable[[str], str]) -> None:
+    generators = sorted(SHIPPED.glob("*_generator"))
+    assert generators
+    for generator in generators:
+        text = config_of(generator.name.removesuffix("_generator"))
+        assert (SHIPPED / parse(text).name / "config.pbtxt").read_text() == text
 
 
 @pytest.mark.parametrize("name", ["shoes", "a", "x" * 63, "line_art_2"])
