@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from sketchbridge_client.aio import AsyncClient
 from sketchbridge_client.arrays import Inference
+from sketchbridge_client.async_live_drawing import AsyncLiveDrawing
 from sketchbridge_client.batches import PictureBatch
 from sketchbridge_client.client import Client
 from sketchbridge_client.conversation import Hedge
@@ -31,12 +32,13 @@ from sketchbridge_client.errors import (
     SketchbridgeError,
 )
 from sketchbridge_client.inputs import MAX_IMAGE_BYTES, PictureInput
-from sketchbridge_client.live_drawing import AsyncLiveDrawing, LiveDrawing
+from sketchbridge_client.live_drawing import LiveDrawing
 from sketchbridge_client.metrics import ClientMetrics
 from sketchbridge_client.models import ModelDetails, ModelInfo, ModelKind, ModelStats, TensorInfo
-from sketchbridge_client.pictures import Picture, Roundtrip, Timings
+from sketchbridge_client.pictures import Picture, Roundtrip
 from sketchbridge_client.retries import NEVER, Retry
 from sketchbridge_client.targets import Tls
+from sketchbridge_client.timings import StepTimings, Timings
 
 __all__ = [
     "MAX_IMAGE_BYTES",
@@ -69,6 +71,7 @@ __all__ = [
     "Roundtrip",
     "ServerError",
     "SketchbridgeError",
+    "StepTimings",
     "TensorInfo",
     "Timings",
     "Tls",

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from sketchbridge_client.arrays import Inference
+from sketchbridge_client.async_live_drawing import AsyncLiveDrawing
 from sketchbridge_client.batches import PictureBatch
 from sketchbridge_client.calls import (
     Fit,
@@ -23,7 +24,7 @@ from sketchbridge_client.conversation import Hedge
 from sketchbridge_client.core import DEFAULT_TIMEOUT_S, DEFAULT_URL
 from sketchbridge_client.formats import OutputFormat
 from sketchbridge_client.inputs import PictureInput
-from sketchbridge_client.live_drawing import DEFAULT_SIZE_PX, AsyncLiveDrawing, live_paint
+from sketchbridge_client.live_drawing import DEFAULT_SIZE_PX, live_paint
 from sketchbridge_client.messages import Parameter
 from sketchbridge_client.metrics import ClientMetrics
 from sketchbridge_client.models import ModelDetails, ModelInfo, ModelStats

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sketchbridge_client.calls import check_name
 from sketchbridge_client.errors import InvalidArgument
 from sketchbridge_client.messages import Inferred, Parameter, Tensor, bytes_tensor, elements_of
-from sketchbridge_client.pictures import Timings
+from sketchbridge_client.timings import Timings
 
 # KServe v2's datatypes by NumPy's names for them, except BYTES, whose elements are of any length.
 _DATATYPES = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -38,7 +37,7 @@ class AsyncDriver:
             step = next(program)
             while True:
                 try:
-                    outcome = await self._take(step)
+                    outcome = await self.take(step)
                 except BaseException as exc:  # noqa: BLE001, PERF203  the program has to know, of cancellation above all
                     step = program.throw(exc)
                 else:
@@ -47,9 +46,21 @@ class AsyncDriver:
             result: T = done.value
             return result
 
+    async def take(self, step: Step) -> Any:
+        """The outcome of one step."""
+        if isinstance(step, Send):
+            return await self._send(step)
+        if isinstance(step, Prepare):
+            return await asyncio.to_thread(step.work)
+        if isinstance(step, Pause):
+            return await self._pause(step.seconds)
+        if isinstance(step, Renew):
+            return await self._transports[step.target].renew()
+        return await self._race(step)
+
     def look_after(self) -> None:
         """See to it that the connections are looked after while calls are on their way."""
-        self._servers.called_at = time.monotonic()
+        self._servers.called_at = self._servers.clock()
         if self._patrolling is None or self._patrolling.done():
             self._patrolling = asyncio.get_running_loop().create_task(self._patrol(), name="sketchbridge-patrol")
 
@@ -72,17 +83,6 @@ class AsyncDriver:
         except Exception as exc:  # noqa: BLE001  such as a caller's own `token` function raises; the next call starts it anew
             # Without its message, which may hold a secret.
             logger.warning("the patrol of %s ended with %s", self._servers.urls, type(exc).__qualname__)
-
-    async def _take(self, step: Step) -> Any:
-        if isinstance(step, Send):
-            return await self._send(step)
-        if isinstance(step, Prepare):
-            return await asyncio.to_thread(step.work)
-        if isinstance(step, Pause):
-            return await self._pause(step.seconds)
-        if isinstance(step, Renew):
-            return await self._transports[step.target].renew()
-        return await self._race(step)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not longer than the client is open."""

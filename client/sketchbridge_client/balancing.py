@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 FIRST_REST_S = 0.25
 LONGEST_REST_S = 8.0
@@ -13,11 +14,13 @@ class Balancer:
     """Round robin over `count` targets, named by their index. Threads may share it.
 
     A target that was lost rests, longer each time. While it rests it gets a request only if all others rest too;
-    when its rest is over it has to be asked whether it is well before it gets one again, see `to_be_asked`.
+    when its rest is over it has to be asked whether it is well before it gets one again, see `to_be_asked`. clock: what
+    it tells the time by, in seconds.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.count = count
+        self._clock = clock
         self._turn = 0
         self._rests_until: dict[int, float] = {}
         self._rest_s: dict[int, float] = {}
@@ -41,7 +44,7 @@ class Balancer:
         """Nothing came from this target. It may be said by many calls at once, and counts once for each rest."""
         if self.count == 1:
             return
-        now = time.monotonic()
+        now = self._clock()
         with self._lock:
             if self._rests_until.get(index, now) > now:
                 return
@@ -67,6 +70,6 @@ class Balancer:
 
     def to_be_asked(self) -> tuple[int, ...]:
         """The targets whose rest is over."""
-        now = time.monotonic()
+        now = self._clock()
         with self._lock:
             return tuple(index for index, until in self._rests_until.items() if until <= now)

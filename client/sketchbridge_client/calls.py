@@ -11,7 +11,8 @@ from sketchbridge_client.errors import InvalidArgument, ResponseInvalid
 from sketchbridge_client.formats import FORMATS, OutputFormat, format_of_bytes
 from sketchbridge_client.messages import Infer, Inferred, Parameter, Tensor, bytes_tensor, elements_of
 from sketchbridge_client.models import PHOTO, REPAINTED, SKETCH, ModelKind
-from sketchbridge_client.pictures import Picture, Roundtrip, Timings
+from sketchbridge_client.pictures import Picture, Roundtrip
+from sketchbridge_client.timings import TIMINGS, Timings
 
 Fit = Literal["letterbox", "crop", "stretch"]
 Normalise = Literal["auto", "off"]
@@ -25,7 +26,7 @@ _RESERVED_PREFIXES = ("triton_", "binary_data_")
 _INT64 = range(-(2**63), 2**63)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Call:
     """One verb on one model: which input its pictures go to, and which outputs are wanted.
 
@@ -115,16 +116,17 @@ def there_and_back(answer: Answer) -> Roundtrip:
     return Roundtrip(sketch=_picture(answer, SKETCH), photo=_picture(answer, REPAINTED))
 
 
-def infer_request(call: Call, pictures: list[bytes], request_id: str) -> Infer:
+def infer_request(call: Call, pictures: list[bytes], request_id: str, *, with_timings: bool) -> Infer:
     """The request that has these pictures answered, all in one batch."""
     tensor = bytes_tensor(call.input_name, pictures)  # (N, 1)
-    return Infer(call.model, "", (tensor,), call.outputs, call.parameters, request_id)
+    outputs = (*call.outputs, TIMINGS) if with_timings else call.outputs
+    return Infer(call.model, "", (tensor,), outputs, call.parameters, request_id)
 
 
 def read_answers(call: Call, inferred: Inferred, count: int, request_id: str, timings: Timings) -> list[Answer]:
     """What each of the `count` pictures of a request was answered with, in their order. Raises ResponseInvalid."""
     try:
-        rows = {tensor.name: _rows(tensor, count) for tensor in inferred.outputs}
+        rows = {tensor.name: _rows(tensor, count) for tensor in inferred.outputs if tensor.name != TIMINGS}
     except ValueError as exc:
         raise ResponseInvalid(
             f"The answer of `{call.model}` cannot be read: {exc}", model=call.model, request_id=request_id

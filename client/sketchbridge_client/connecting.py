@@ -41,6 +41,10 @@ def prepare(
     for name, value, kind in (("hedge", hedge, Hedge), ("tls", tls, Tls), ("metrics", metrics, ClientMetrics)):
         if value is not None:
             _check_kind(name, value, kind)
+    if hedge is not None and retry.never:
+        raise InvalidArgument(
+            "`hedge` sends second copies, and `retry=NEVER` sends each request once. Leave one of them out."
+        )
     credentials = Credentials(token, api_key, headers)
     if isinstance(url, InProcess):
         return InProcessCore(url, timeout_s, retry, hedge, Telemetry(metrics)), credentials

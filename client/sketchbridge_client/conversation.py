@@ -8,7 +8,7 @@ import random
 import statistics
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from sketchbridge_client.timeouts import LONGEST_S, Deadline
 _ASIDE_TIMEOUT_S = 2.0  # for asking why a request failed
 _BROKE_PAUSE_S = (0.05, 0.25)  # before the budget is asked again
 _TOO_LATE_S = 0.002  # a try with less time left cannot be answered
+_UNREACHED = frozenset({Again.LOST, Again.ELSEWHERE})
 _LOADING = frozenset({"LOADING", "UNLOADING", "READY"})
 
 
@@ -72,13 +73,21 @@ class Settled:
 class Servers:
     """What a client knows of its servers, and how it talks with them. Threads may share it.
 
-    Attributes: closed; called_at, when the last call began; on_its_way, for each target the times at which its
-    unanswered requests were sent; heard_at, when each target answered last.
+    Attributes: clock, what they tell the time by, in seconds; closed; called_at, when the last call began; on_its_way,
+    for each target the times at which its unanswered requests were sent; heard_at, when each target answered last.
     """
 
-    def __init__(self, targets: Sequence[Target], retry: Retry, hedge: Hedge | None) -> None:
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        retry: Retry,
+        hedge: Hedge | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.targets = tuple(targets)
-        self.balancer = Balancer(len(targets))
+        self.clock = clock
+        self.balancer = Balancer(len(targets), clock=clock)
         self.closed = False
         self.called_at = 0.0
         self.on_its_way: tuple[dict[int, float], ...] = tuple({} for _ in targets)
@@ -99,12 +108,16 @@ class Servers:
         self, request: Request, deadline: Deadline, observation: Observation, *, request_id: str | None = None
     ) -> Program[Settled]:
         """Send until it is answered. Raises a SketchbridgeError if it is not, or the answer is no."""
-        story = _Story(time.monotonic(), deadline)
+        story = _Story(self.clock(), deadline)
         while True:
             target = self.balancer.pick(story.last_target if story.tries else None)
             remaining_s = deadline.remaining_s()
+            after_s = self._hedge_after_s(request)
             started = time.perf_counter()
-            target, outcome = yield from self._try(request, target, remaining_s, observation)
+            if after_s is None:
+                outcome = yield from self._send(target, request, remaining_s, observation)
+            else:
+                target, outcome = yield from self._race(target, request, remaining_s, after_s, observation)
             took_s = time.perf_counter() - started
             story.sent_s += took_s
             story.tries += 1
@@ -115,7 +128,7 @@ class Servers:
                     self._budget.give_back()
                 return Settled(outcome, target, story.tries, story.sent_s)
             observation.tried(outcome, self.targets[target].url)
-            story.note(target, outcome, took_s)
+            story.note(target, outcome, self.clock())
             wait_s = yield from self._wait_s(request, story)
             if wait_s is None:
                 raise self._error(request, story, request_id) from outcome
@@ -123,6 +136,7 @@ class Servers:
                 yield Pause(wait_s)
                 if self.closed:
                     raise self._error(request, story, request_id) from outcome
+            story.tried_at = self.clock()
 
     def any_says_yes(self, ask: Ask, deadline: Deadline, observation: Observation) -> Program[bool]:
         """Ask each server in turn, once, until one says yes. Raises AccessDenied; who does not answer says no.
@@ -140,7 +154,7 @@ class Servers:
             if isinstance(outcome, Failed):
                 if failed is None or issubclass(meaning_of(failed).error, ConnectionFailed):  # a no says more
                     failed = outcome
-                if meaning_of(outcome).again is Again.LOST:
+                if meaning_of(outcome).again in _UNREACHED:
                     self.balancer.lost(target)
         if failed is not None:
             error = error_of(failed, Attempt(self.urls, ask.model or None, timeout_s=deadline.timeout_s))
@@ -154,26 +168,21 @@ class Servers:
         self.balancer.forget_lock()
         self._budget.forget_lock()
 
-    def _try(
-        self, request: Request, target: int, remaining_s: float | None, observation: Observation
+    def _race(
+        self, target: int, request: Request, remaining_s: float | None, after_s: float, observation: Observation
     ) -> Program[tuple[int, Reply | Failed]]:
-        after_s = self._hedge_after_s(request)
-        if after_s is None:
-            outcome = yield from self._send(target, request, remaining_s, observation)
-            return target, outcome
-
         def second() -> Send | None:
             other = self.balancer.pick(target)
-            if not self._budget.take(time.monotonic()):
+            if not self._budget.take(self.clock()):
                 return None
             observation.hedged()
-            self.on_its_way[other].setdefault(number, time.monotonic())
+            self.on_its_way[other].setdefault(number, self.clock())
             left_s = None if remaining_s is None else remaining_s - after_s
-            return Send(other, _within(request, left_s), left_s, observation.headers)
+            return Send(other, request, left_s, observation.headers)
 
-        first = Send(target, _within(request, remaining_s), remaining_s, observation.headers)
+        first = Send(target, request, remaining_s, observation.headers)
         number = next(self._numbers)
-        started = time.monotonic()
+        started = self.clock()
         try:
             self.on_its_way[target][number] = started
             winner, outcome = yield Race(first, second, after_s)
@@ -182,7 +191,7 @@ class Servers:
                 on_its_way.pop(number, None)
         self._hear(winner, outcome)
         if isinstance(request, Infer) and not isinstance(outcome, Failed):
-            self._took_s.setdefault(request.model, deque(maxlen=128)).append(time.monotonic() - started)
+            self._took_s.setdefault(request.model, deque(maxlen=128)).append(self.clock() - started)
         return winner, outcome
 
     def _send(
@@ -190,8 +199,8 @@ class Servers:
     ) -> Program[Reply | Failed]:
         number = next(self._numbers)
         try:
-            self.on_its_way[target][number] = time.monotonic()
-            outcome: Reply | Failed = yield Send(target, _within(request, timeout_s), timeout_s, observation.headers)
+            self.on_its_way[target][number] = self.clock()
+            outcome: Reply | Failed = yield Send(target, request, timeout_s, observation.headers)
         finally:
             self.on_its_way[target].pop(number, None)
         self._hear(target, outcome)
@@ -199,11 +208,11 @@ class Servers:
 
     def _hear(self, target: int, outcome: Reply | Failed) -> None:
         if isinstance(outcome, Failed) and (
-            outcome.code == "DEADLINE_EXCEEDED" or meaning_of(outcome).again is Again.LOST
+            outcome.code == "DEADLINE_EXCEEDED" or meaning_of(outcome).again in _UNREACHED
         ):
             return
         self._reached = True
-        self.heard_at[target] = time.monotonic()
+        self.heard_at[target] = self.clock()
 
     def _hedge_after_s(self, request: Request) -> float | None:
         if self._hedge is None or not isinstance(request, Infer):
@@ -227,7 +236,7 @@ class Servers:
             story.begged = True
         while (left_s := self._left_s(story)) > _TOO_LATE_S and not self.closed:
             # The last try comes while there is still time for an answer.
-            if self._budget.take(time.monotonic()):
+            if self._budget.take(self.clock()):
                 return min(max(0.0, self._pause_s(story) - waited_s), left_s / 2)
             broke_s = min(random.uniform(*_BROKE_PAUSE_S), left_s / 2)  # noqa: S311  jitter, no secret
             waited_s += broke_s
@@ -237,13 +246,15 @@ class Servers:
     def _may_help(self, request: Request, story: _Story) -> Program[bool]:
         """Whether the same request may be answered if it is sent again."""
         again = meaning_of(story.failed).again
-        if again is Again.LOST and not (story.over or self.closed):
+        if again in _UNREACHED and not (story.over or self.closed):
             self.balancer.lost(story.last_target)
         if story.over or again is Again.NO or self._retry.never or self.closed:
             return False
         if again is Again.LOST:
             story.dead.discard(story.last_target)
-            return self._reached or time.monotonic() - story.began_at < self._retry.first_contact_s
+            return self._reached or self.clock() - story.began_at < self._retry.first_contact_s
+        if again is Again.ELSEWHERE:
+            return story.tries < len(self.targets)
         if again is Again.FEW_TIMES:
             if story.last_target not in story.dead:  # else it is still the same death
                 story.dead.add(story.last_target)
@@ -263,7 +274,7 @@ class Servers:
         remaining_s = story.deadline.remaining_s()
         if remaining_s is not None:
             return remaining_s
-        return self._retry.give_up_s - (time.monotonic() - story.began_at)
+        return self._retry.give_up_s - (self.clock() - story.began_at)
 
     def _leaving(self, request: Request, story: _Story) -> Program[bool]:
         """Whether the model that is gone may be back: elsewhere, after a restart, or once it is loaded."""
@@ -289,32 +300,43 @@ class Servers:
         return error_of(story.failed, attempt)
 
 
+_NOTHING = Failed("OK", "")
+
+
 class _Story:
     """What has happened to one request so far."""
 
+    __slots__ = (
+        "began_at",
+        "begged",
+        "dead",
+        "deadline",
+        "deaths",
+        "failed",
+        "last_target",
+        "over",
+        "sent_s",
+        "tried_at",
+        "tries",
+    )
+
     def __init__(self, began_at: float, deadline: Deadline) -> None:
         self.began_at = began_at
+        self.tried_at = began_at  # when the last try began
         self.deadline = deadline
         self.tries = 0
         self.deaths = 0
         self.dead: set[int] = set()  # targets whose process died, and that have not been restarted since
         self.sent_s = 0.0
         self.last_target = 0
-        self.failed = Failed("OK", "")
+        self.failed = _NOTHING
         self.over = False  # the deadline has passed
         self.begged = False  # the server was tried again though it had asked for more time than there is
 
-    def note(self, target: int, failed: Failed, took_s: float) -> None:
-        """A try failed, after so many seconds."""
+    def note(self, target: int, failed: Failed, now: float) -> None:
+        """A try failed, now."""
         self.last_target = target
         self.over = failed.code == "DEADLINE_EXCEEDED"
         # A last try that had little time left says less than what went before it.
-        if not (self.over and self.tries > 1 and took_s < (time.monotonic() - self.began_at) / 2):
+        if not (self.over and self.tries > 1 and now - self.tried_at < (now - self.began_at) / 2):
             self.failed = failed
-
-
-def _within(request: Request, timeout_s: float | None) -> Request:
-    """The request with the deadline as the longest time it may wait in the server's queue."""
-    if isinstance(request, Infer) and timeout_s is not None:
-        return request.within(timeout_s)
-    return request

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -44,25 +45,33 @@ from sketchbridge_client.models import (
     read_stats,
     summarise,
 )
-from sketchbridge_client.pictures import Timings
 from sketchbridge_client.programs import Prepare, Program
 from sketchbridge_client.retries import Retry
 from sketchbridge_client.targets import Target
 from sketchbridge_client.telemetry import Observation, Telemetry
 from sketchbridge_client.timeouts import UNSET, Deadline, Timeout, check_timeout_s
+from sketchbridge_client.timings import TIMINGS, Timings, read_steps
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_URL = "127.0.0.1:8001"
 DEFAULT_TIMEOUT_S = 30.0
+_HAS_NO_TIMINGS = f"unexpected inference output '{TIMINGS}'"  # Triton's words
 _EXPLAIN_TIMEOUT_S = 2.0  # for asking what models there are, once a call has failed already
+
+# Tells requests apart. Not the generator of the module, which a caller may seed.
+_ids = random.Random()  # noqa: S311  ids are no secret
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ids.seed)
 
 T = TypeVar("T")
 Read = Callable[[Answer], T]
+Work = Callable[[Deadline, Observation, str], Program[T]]
+"""What a call of a verb does: by when, watched by whom, and under which request id."""
 
 
 class Core:
-    """All that a client is but for its way of waiting."""
+    """All that a client is but for its way of waiting. clock: what it tells the time by, in seconds."""
 
     def __init__(
         self,
@@ -71,21 +80,30 @@ class Core:
         retry: Retry,
         hedge: Hedge | None,
         telemetry: Telemetry,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.servers = Servers(targets, retry, hedge)
+        self.servers = Servers(targets, retry, hedge, clock=clock)
         self._timeout_s = check_timeout_s(timeout_s)
         self._telemetry = telemetry
         self._max_batch_sizes: dict[str, int] = {}
+        self._without_timings: set[str] = set()  # models
 
     def pictures(self, call: Call, given: Any, bgr: bool, timeout_s: Timeout, read: Read[T]) -> Program[T | list[T]]:  # noqa: FBT001
         """A verb on one picture, or on a batch of them."""
-        deadline = self._deadline(timeout_s)
+        limit_s = self._limit_s(timeout_s)
         if is_batch(given):
-            return self._observed(
-                call.verb, call.model, lambda seen, number: self._batch(call, given, bgr, deadline, read, seen, number)
+            return self.call_of(
+                call.verb,
+                call.model,
+                limit_s,
+                lambda deadline, seen, number: self._batch(call, given, bgr, deadline, read, seen, number),
             )
-        return self._observed(
-            call.verb, call.model, lambda seen, number: self._single(call, given, bgr, deadline, read, seen, number)
+        return self.call_of(
+            call.verb,
+            call.model,
+            limit_s,
+            lambda deadline, seen, number: self._single(call, given, bgr, deadline, read, seen, number),
         )
 
     def infer(
@@ -98,14 +116,14 @@ class Core:
         timeout_s: Timeout,
     ) -> Program[Inference]:
         """See Client.infer."""
-        deadline = self._deadline(timeout_s)
+        limit_s = self._limit_s(timeout_s)
         check_model(model)
         if isinstance(outputs, str):
             raise InvalidArgument(f"`outputs` is the string {outputs!r}; expected a list of names.")
         _check_version(version)
         sent = {name: check_parameter(name, value) for name, value in (parameters or {}).items()}
 
-        def work(observation: Observation, request_id: str) -> Program[Inference]:
+        def work(deadline: Deadline, observation: Observation, request_id: str) -> Program[Inference]:
             clock = _Clock()
             tensors: tuple[Tensor, ...] = yield Prepare(lambda: tensors_of(inputs))
             request = Infer(model, version, tensors, tuple(outputs), sent, request_id)
@@ -126,20 +144,20 @@ class Core:
                 timings=clock.timings(settled),
             )
 
-        return self._observed("infer", model, work)
+        return self.call_of("infer", model, limit_s, work)
 
     def models(self, timeout_s: Timeout) -> Program[list[ModelInfo]]:
         """See Client.models."""
-        deadline = self._deadline(timeout_s)
-        return self._observed("models", None, lambda seen, _: self._models(deadline, seen))
+        limit_s = self._limit_s(timeout_s)
+        return self.call_of("models", None, limit_s, lambda deadline, seen, _: self._models(deadline, seen))
 
     def model(self, name: str, version: str, timeout_s: Timeout) -> Program[ModelDetails]:
         """See Client.model."""
-        deadline = self._deadline(timeout_s)
+        limit_s = self._limit_s(timeout_s)
         check_model(name)
         _check_version(version)
 
-        def work(observation: Observation, _: str) -> Program[ModelDetails]:
+        def work(deadline: Deadline, observation: Observation, _: str) -> Program[ModelDetails]:
             def ask(question: Question) -> Program[Settled]:
                 return (yield from self._ask_model(Ask(question, name, version), None, deadline, observation))
 
@@ -149,46 +167,52 @@ class Core:
             details = partial(read_details, version, _understood(metadata, dict), ready=bool(ready.reply))
             return _understood(config, details)
 
-        return self._observed("model", name, work)
+        return self.call_of("model", name, limit_s, work)
 
     def stats(self, model: str | None, timeout_s: Timeout) -> Program[list[ModelStats]]:
         """See Client.stats."""
-        deadline = self._deadline(timeout_s)
+        limit_s = self._limit_s(timeout_s)
         if model is not None:
             check_model(model)
 
-        def work(observation: Observation, _: str) -> Program[list[ModelStats]]:
+        def work(deadline: Deadline, observation: Observation, _: str) -> Program[list[ModelStats]]:
             settled = yield from self._ask_model(Ask(Question.STATISTICS, model or ""), None, deadline, observation)
             return _understood(settled, read_stats)
 
-        return self._observed("stats", model, work)
+        return self.call_of("stats", model, limit_s, work)
 
     def ready(self, model: str | None, timeout_s: Timeout) -> Program[bool]:
         """See Client.ready."""
-        deadline = self._deadline(timeout_s)
+        limit_s = self._limit_s(timeout_s)
         ask = Ask(Question.SERVER_READY) if model is None else Ask(Question.MODEL_READY, check_model(model))
-        return self._observed("ready", model, lambda seen, _: self.servers.any_says_yes(ask, deadline, seen))
+        return self.call_of(
+            "ready", model, limit_s, lambda deadline, seen, _: self.servers.any_says_yes(ask, deadline, seen)
+        )
 
     def live(self, timeout_s: Timeout) -> Program[bool]:
         """See Client.live."""
-        deadline, ask = self._deadline(timeout_s), Ask(Question.SERVER_LIVE)
-        return self._observed("live", None, lambda seen, _: self.servers.any_says_yes(ask, deadline, seen))
+        limit_s, ask = self._limit_s(timeout_s), Ask(Question.SERVER_LIVE)
+        return self.call_of(
+            "live", None, limit_s, lambda deadline, seen, _: self.servers.any_says_yes(ask, deadline, seen)
+        )
 
-    def _deadline(self, timeout_s: Timeout) -> Deadline:
-        return Deadline(self._timeout_s if timeout_s is UNSET else check_timeout_s(timeout_s))
-
-    def _observed(self, verb: str, model: str | None, work: Callable[[Observation, str], Program[T]]) -> Program[T]:
+    def call_of(self, verb: str, model: str | None, limit_s: float | None, work: Work[T]) -> Program[T]:
+        """One call of a verb, from its beginning to its end. limit_s: seconds that it may take, None for no limit."""
+        deadline = Deadline(limit_s, clock=self.servers.clock)
         if self.servers.closed:
             raise InvalidArgument(f"This client of {self.servers.urls} is closed. Make a new one.")
-        request_id = os.urandom(16).hex()
+        request_id = f"{_ids.getrandbits(128):032x}"
         observation = self._telemetry.begin(verb, model, request_id)
         try:
-            result = yield from work(observation, request_id)
+            result = yield from work(deadline, observation, request_id)
         except BaseException as exc:
             observation.ended(exc)
             raise
         observation.ended(None)
         return result
+
+    def _limit_s(self, timeout_s: Timeout) -> float | None:
+        return self._timeout_s if timeout_s is UNSET else check_timeout_s(timeout_s)
 
     def _single(
         self,
@@ -258,8 +282,16 @@ class Core:
         request_id: str,
         clock: _Clock,
     ) -> Program[list[Answer]]:
-        request = infer_request(call, files, request_id)
-        settled = yield from self._ask_model(request, call.wanted, deadline, observation)
+        with_timings = call.model not in self._without_timings
+        request = infer_request(call, files, request_id, with_timings=with_timings)
+        try:
+            settled = yield from self._ask_model(request, call.wanted, deadline, observation)
+        except InvalidInput as exc:
+            if not with_timings or _HAS_NO_TIMINGS not in str(exc):
+                raise
+            self._without_timings.add(call.model)
+            request = infer_request(call, files, request_id, with_timings=False)
+            settled = yield from self._ask_model(request, call.wanted, deadline, observation)
         return read_answers(call, _inferred(settled), len(files), request_id, clock.timings(settled))
 
     def _max_batch_size(self, call: Call, deadline: Deadline, observation: Observation) -> Program[int]:
@@ -282,7 +314,7 @@ class Core:
         try:
             left_s = deadline.remaining_s()
             limit_s = _EXPLAIN_TIMEOUT_S if left_s is None else min(left_s, _EXPLAIN_TIMEOUT_S)
-            models = yield from self._models(Deadline(limit_s), observation)
+            models = yield from self._models(Deadline(limit_s, clock=self.servers.clock), observation)
         except SketchbridgeError as exc:
             logger.debug("cannot list models urls=%s reason=%s", self.servers.urls, exc)
             raise error from error.__cause__
@@ -352,8 +384,9 @@ class _Clock:
     def timings(self, settled: Settled) -> Timings:
         """The timings now that another of its requests is answered."""
         self._sent_s += settled.sent_s
+        steps = read_steps(_inferred(settled).outputs)
         total_s = time.perf_counter() - self._started_s
-        return Timings(total_s=total_s, client_s=max(0.0, total_s - self._sent_s), attempts=settled.tries)
+        return Timings(total_s, max(0.0, total_s - self._sent_s), settled.tries, steps)
 
 
 def _check_version(version: object) -> None:

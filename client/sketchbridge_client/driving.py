@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
@@ -10,7 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sketchbridge_client.conversation import Servers
 from sketchbridge_client.messages import Failed, Reply
@@ -23,8 +24,20 @@ from sketchbridge_client.transports import Flight, Transport
 logger = logging.getLogger(__name__)
 
 _LAST_STEPS_S = 1.0  # for the patrol's thread to end; it needs milliseconds
+_LOOKS_UP_S = 0.1  # from a pause, whether the client was closed
 
 T = TypeVar("T")
+
+
+class Line(Protocol):
+    """A way to the servers for one thread, that another thread can give up."""
+
+    def run(self, program: Program[T]) -> T:
+        """What the program returns, or what it raises."""
+        ...
+
+    def give_up(self) -> None:
+        """Let the program that runs, or the next one, end with a CancelledError, as in asyncio."""
 
 
 class Driver:
@@ -46,7 +59,7 @@ class Driver:
             step = next(program)
             while True:
                 try:
-                    outcome = self._take(step, self._stopping)
+                    outcome = self.take(step)
                 except BaseException as exc:  # noqa: BLE001, PERF203  the program has to know, of Ctrl-C above all
                     step = program.throw(exc)
                 else:
@@ -55,9 +68,25 @@ class Driver:
             result: T = done.value
             return result
 
+    def take(self, step: Step) -> Any:
+        """The outcome of one step."""
+        if isinstance(step, Send):
+            return self._send(step)
+        if isinstance(step, Prepare):
+            return step.work()
+        if isinstance(step, Pause):
+            return self._pause(step.seconds)
+        if isinstance(step, Renew):
+            return self._transports[step.target].renew()
+        return self._race(step)
+
+    def line(self) -> Line:
+        """A line of its own for a thread. It needs no closing."""
+        return _Line(self._servers, self._transports, self._credentials)
+
     def look_after(self) -> None:
         """See to it that the connections are looked after while calls are on their way."""
-        self._servers.called_at = time.monotonic()
+        self._servers.called_at = self._servers.clock()
         if not self._patrolled:
             self._begin_patrol()
 
@@ -98,19 +127,11 @@ class Driver:
             # Without its message, which may hold a secret.
             logger.warning("the patrol of %s ended with %s", self._servers.urls, type(exc).__qualname__)
         self._patrolled = False  # before the look: a call that begins now sees this, or is seen
-        if time.monotonic() - self._servers.called_at < IDLE_S:
+        if self._servers.clock() - self._servers.called_at < IDLE_S:
             self._begin_patrol()
 
-    def _take(self, step: Step, stopping: threading.Event) -> Any:
-        if isinstance(step, Send):
-            return self._send(step)
-        if isinstance(step, Prepare):
-            return step.work()
-        if isinstance(step, Pause):
-            return stopping.wait(step.seconds) and None
-        if isinstance(step, Renew):
-            return self._transports[step.target].renew()
-        return self._race(step)
+    def _pause(self, seconds: float) -> None:
+        self._stopping.wait(seconds)
 
     def _send(self, step: Send) -> Reply | Failed:
         try:
@@ -160,6 +181,47 @@ class Driver:
             for _, flight in flights:
                 flight.cancel()
         raise AssertionError  # the last one of the loop returns
+
+
+class _Line(Driver):
+    """Shares the servers and the transports of another driver, and keeps no patrol."""
+
+    def __init__(self, servers: Servers, transports: Sequence[Transport], credentials: Credentials) -> None:
+        super().__init__(servers, transports, credentials)
+        self._flights: list[Flight] = []
+
+    def give_up(self) -> None:
+        self._stopping.set()
+        for flight in tuple(self._flights):
+            flight.cancel()
+
+    def take(self, step: Step) -> Any:
+        try:
+            outcome = super().take(step)
+        finally:
+            self._flights.clear()
+        if self._stopping.is_set():
+            raise asyncio.CancelledError
+        return outcome
+
+    def _pause(self, seconds: float) -> None:
+        ends_at = time.monotonic() + seconds
+        # The client, which may be closed meanwhile, has an event of its own.
+        while not self._servers.closed and (left_s := ends_at - time.monotonic()) > 0:
+            if self._stopping.wait(min(left_s, _LOOKS_UP_S)):
+                return
+
+    def _send(self, step: Send) -> Reply | Failed:
+        flight = self._begin(step)
+        return flight if isinstance(flight, Failed) else flight.outcome()
+
+    def _begin(self, step: Send) -> Flight | Failed:
+        flight = super()._begin(step)
+        if not isinstance(flight, Failed):
+            self._flights.append(flight)
+            if self._stopping.is_set():  # since when `give_up` may have looked for flights before this one was there
+                flight.cancel()
+        return flight
 
 
 def is_worse_than_waiting(outcome: Reply | Failed) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard, get_args
@@ -21,6 +22,7 @@ from sketchbridge_client.calls import ROUNDTRIP_SUFFIX, SKETCH_MODEL, Fit, Norma
 from sketchbridge_client.formats import OutputFormat
 from sketchbridge_client.messages import Failed, Infer, Inferred, Parameter
 from sketchbridge_client.models import PHOTO, REPAINTED, SKETCH, TensorInfo
+from sketchbridge_client.timings import TIMINGS
 
 VERSION = "1"
 MAX_BATCH_SIZE = 8
@@ -88,9 +90,17 @@ class FakeModel:
     def run(self, request: Infer, rows: NDArray[Any], makers: Makers) -> dict[str, NDArray[Any]]:
         """The outputs, by name, each with as many rows as came. Raises Failed for what the model refuses."""
         options = read_options(request.parameters) if self.takes_options else _DEFAULTS
-        answers = [self.answer(row.item() if row.dtype == object else row, options, makers) for row in rows]
+        pictures = [row.item() if row.dtype == object else row for row in rows]
+        answers = [{**self.answer(picture, options, makers), TIMINGS: self._times()} for picture in pictures]
         wanted = [output.name for output in self.outputs if output.name in request.outputs or not request.outputs]
         return {name: _stacked([answer[name] for answer in answers]) for name in wanted}
+
+    def _times(self) -> bytes:
+        """What its steps took: nothing."""
+        steps = self.steps or (self.name,)
+        queues_us = (None, *(0 for _ in steps[1:]))
+        told = [{"model": step, "queue_us": us, "compute_us": 0} for step, us in zip(steps, queues_us, strict=True)]
+        return json.dumps(told).encode()
 
     def rows(self, request: Infer) -> NDArray[Any]:
         """The input, (N, ...). Raises Failed for what the server refuses before the model sees it."""
@@ -147,7 +157,7 @@ def painter_models(name: str) -> dict[str, FakeModel]:
             name,
             "ensemble",
             _files(SKETCH),
-            (_files(PHOTO),),
+            (_files(PHOTO), _files(TIMINGS)),
             lambda drawing, options, makers: {PHOTO: paint(drawing, options, makers)},
             ("decode", generator, "encode"),
         ),
@@ -155,7 +165,7 @@ def painter_models(name: str) -> dict[str, FakeModel]:
             f"{name}{ROUNDTRIP_SUFFIX}",
             "ensemble",
             _files(PHOTO),
-            (_files(SKETCH), _files(REPAINTED)),
+            (_files(SKETCH), _files(REPAINTED), _files(TIMINGS)),
             there_and_back,
             (SKETCH_MODEL, generator, "encode"),
         ),
@@ -167,13 +177,15 @@ def painter_models(name: str) -> dict[str, FakeModel]:
 def building_blocks() -> dict[str, FakeModel]:
     """The models that every server has beside its painters."""
     made = (
-        FakeModel(SKETCH_MODEL, "python", _files(PHOTO), (_files(SKETCH), _pixels("sketch_image")), _sketch),
+        FakeModel(
+            SKETCH_MODEL, "python", _files(PHOTO), (_files(SKETCH), _pixels("sketch_image"), _files(TIMINGS)), _sketch
+        ),
         FakeModel("decode", "python", _files("image_bytes"), (_pixels("image"), _pixels(SKETCH)), _decode),
         FakeModel(
             "encode",
             "python",
             TensorInfo("image", "UINT8", (-1, -1, -1, 3)),
-            (_files("image_bytes"),),
+            (_files("image_bytes"), _files(TIMINGS)),
             lambda pixels, options, _: {"image_bytes": _to_wire(Image.fromarray(pixels), options)},
         ),
     )

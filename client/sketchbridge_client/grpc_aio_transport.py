@@ -40,7 +40,7 @@ class GrpcAsyncTransport:
         elif self._loop is not asyncio.get_running_loop():
             raise Failed(None, "This client is at work in another event loop. Make one for each.")
         stub = self._stub
-        method, message = method_and_message(request)
+        method, message = method_and_message(request, timeout_s)
         try:
             reply = await getattr(stub, method)(message, timeout=timeout_s, metadata=headers or None)
         except grpc.aio.AioRpcError as exc:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,17 @@ from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from sketchbridge_client.inputs import MAX_IMAGE_BYTES
-from sketchbridge_client.messages import Failed, Infer, Inferred, Question, Reply, Request, Tensor
+from sketchbridge_client.messages import (
+    Failed,
+    Infer,
+    Inferred,
+    Parameter,
+    Question,
+    Reply,
+    Request,
+    Tensor,
+    queue_timeout_us,
+)
 from sketchbridge_client.targets import Target, Tls
 
 _MAX_MESSAGE_BYTES = 2 * MAX_IMAGE_BYTES
@@ -50,7 +61,9 @@ _METHODS: dict[Question, tuple[str, Any]] = {
     Question.REPOSITORY_INDEX: ("RepositoryIndex", service_pb2.RepositoryIndexRequest),
     Question.STATISTICS: ("ModelStatistics", service_pb2.ModelStatisticsRequest),
 }
-_CONTENTS_TAG = bytes([7 << 3 | 2])  # raw_input_contents, of any length
+# Of the fields of a ModelInferRequest that are written here: their numbers, and that a length follows.
+_ID_TAG, _PARAMETERS_TAG, _CONTENTS_TAG = (bytes([number << 3 | 2]) for number in (3, 4, 7))
+_TIMEOUT_KEY, _INT64_TAG = b"\x0a\x07timeout\x12", b"\x10"  # an entry of a map is a message: its key, then its value
 _OF_ONE_MODEL = frozenset(
     {Question.MODEL_READY, Question.MODEL_METADATA, Question.MODEL_CONFIG, Question.STATISTICS},
 )
@@ -87,14 +100,15 @@ def stub_of(channel: Any) -> Any:
     return stub
 
 
-def method_and_message(request: Request) -> tuple[str, Any]:
+def method_and_message(request: Request, timeout_s: float | None) -> tuple[str, Any]:
     """The name of the stub's method for a request, and what to call it with. Raises Failed for what gRPC cannot carry.
 
-    An Infer is written here: what fails within gRPC's own call is told differently by each of its ways.
+    timeout_s: what the request is given, which is also how long it may wait in the server's queues. An Infer is written
+    here: what fails within gRPC's own call is told differently by each of its ways.
     """
     if isinstance(request, Infer):
         try:
-            return "ModelInfer", _serialised(request)
+            return "ModelInfer", _serialised(request, timeout_s)
         except (TypeError, ValueError) as exc:
             raise Failed(None, f"gRPC cannot carry it: {exc}.") from exc
     method, message = _METHODS[request.question]
@@ -119,20 +133,30 @@ def failed_of(error: Any) -> Failed:
     return Failed(code.name if code is not None else "UNKNOWN", error.details() or "")
 
 
-def _serialised(request: Infer) -> bytes:
-    """The bytes of a ModelInferRequest. Its contents are joined to the rest in one go.
+def _serialised(request: Infer, timeout_s: float | None) -> bytes:
+    """The bytes of a ModelInferRequest: what its like have in common, and what is its own, joined in one go.
 
-    protobuf would copy a picture into the message and again out of it. What it would write is a message's fields one
-    after the other, and raw_input_contents, number 7, comes last of them: a tag, the length, and the bytes.
+    protobuf would copy a picture into the message and again out of it. A message is its fields one after the other, in
+    any order. Source: the encoding of protocol buffers, protobuf.dev/programming-guides/encoding.
     """
-    parts = [_head(request).SerializeToString()]
+    inputs = [(tensor.name, tensor.datatype, tensor.shape) for tensor in request.inputs]
+    parameters = [(name, type(value), value) for name, value in request.parameters.items()]
+    parts = [_head(request.model, request.version, tuple(inputs), request.outputs, tuple(parameters))]
+    request_id = request.request_id.encode()
+    parts += (_ID_TAG, _varint(len(request_id)), request_id)
+    if timeout_s is not None:
+        value = _INT64_TAG + _varint(queue_timeout_us(timeout_s))
+        entry = _TIMEOUT_KEY + _varint(len(value)) + value
+        parts += (_PARAMETERS_TAG, _varint(len(entry)), entry)
     for tensor in request.inputs:
-        parts += (_CONTENTS_TAG, _varint(sum(map(len, tensor.parts))), *tensor.parts)
+        parts += (_CONTENTS_TAG, _varint(tensor.size_bytes), *tensor.parts)
     return b"".join(parts)
 
 
 def _varint(number: int) -> bytes:
     """A whole number from 0 as protobuf writes it: seven bits to a byte, the lowest first, all but the last marked."""
+    if number <= 0x7F:
+        return bytes((number,))
     written = bytearray()
     while number > 0x7F:
         written.append(0x80 | number & 0x7F)
@@ -141,15 +165,21 @@ def _varint(number: int) -> bytes:
     return bytes(written)
 
 
-def _head(request: Infer) -> Any:
-    message = service_pb2.ModelInferRequest(
-        model_name=request.model, model_version=request.version, id=request.request_id
-    )
-    for tensor in request.inputs:
-        message.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
-    for name in request.outputs:
+@lru_cache(maxsize=256)  # callers ask for the same again and again
+def _head(
+    model: str,
+    version: str,
+    inputs: tuple[tuple[str, str, tuple[int, ...]], ...],
+    outputs: tuple[str, ...],
+    parameters: tuple[tuple[str, type, Parameter], ...],
+) -> bytes:
+    """All but the id, the time and the contents. inputs: names, datatypes, shapes. parameters: 1 is not True."""
+    message: Any = service_pb2.ModelInferRequest(model_name=model, model_version=version)
+    for name, datatype, shape in inputs:
+        message.inputs.add(name=name, datatype=datatype, shape=shape)
+    for name in outputs:
         message.outputs.add(name=name)
-    for name, value in request.parameters.items():
+    for name, _, value in parameters:
         parameter = message.parameters[name]
         if isinstance(value, bool):
             parameter.bool_param = value
@@ -159,24 +189,20 @@ def _head(request: Infer) -> Any:
             parameter.int64_param = value
         else:
             parameter.double_param = value
-    if request.queue_timeout_s is not None:
-        message.parameters["timeout"].int64_param = max(1, round(request.queue_timeout_s * 1e6))
-    return message
+    head: bytes = message.SerializeToString()
+    return head
 
 
 def _inferred(message: Any) -> Inferred:
     outputs, contents = message.outputs, message.raw_output_contents
     if len(outputs) != len(contents):
         raise Failed("OK", f"{len(outputs)} outputs came with the contents of {len(contents)}")
-    return Inferred(
-        model=message.model_name,
-        version=message.model_version,
-        outputs=tuple(
-            Tensor(output.name, output.datatype, tuple(output.shape), (content,))
-            for output, content in zip(outputs, contents, strict=True)
-        ),
-        parameters={name: _value(value) for name, value in message.parameters.items()},
-    )
+    tensors = [
+        Tensor(output.name, output.datatype, tuple(output.shape), (content,))
+        for output, content in zip(outputs, contents, strict=True)
+    ]
+    parameters = {name: _value(value) for name, value in message.parameters.items()}
+    return Inferred(message.model_name, message.model_version, tuple(tensors), parameters)
 
 
 def _value(parameter: Any) -> Any:

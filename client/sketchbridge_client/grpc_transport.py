@@ -71,7 +71,7 @@ class GrpcTransport:
         gives the connection up after some 20 s, and nothing can call it back. So this is only for requests that the
         kernel has room for, whether the other side reads or not.
         """
-        method, message = method_and_message(request)
+        method, message = method_and_message(request, timeout_s)
         while True:
             stub = self._present_stub()
             try:
@@ -86,7 +86,7 @@ class GrpcTransport:
 
     def begin(self, request: Request, timeout_s: float | None, headers: Headers) -> _GrpcFlight:
         """See transports.Transport."""
-        method, message = method_and_message(request)
+        method, message = method_and_message(request, timeout_s)
         while True:
             stub = self._present_stub()
             try:
@@ -141,7 +141,7 @@ class GrpcTransport:
 def _size(request: Request) -> int:
     if isinstance(request, Ask):
         return _HEADERS_BYTES
-    return _HEADERS_BYTES + sum(len(part) for tensor in request.inputs for part in tensor.parts)
+    return _HEADERS_BYTES + sum(tensor.size_bytes for tensor in request.inputs)
 
 
 class _GrpcFlight:

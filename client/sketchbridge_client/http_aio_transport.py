@@ -70,7 +70,7 @@ class HttpAsyncTransport:
         assert task is not None  # noqa: S101  a coroutine of asyncio runs in one
         self._ways[task] = None
         try:
-            status, answer_headers, body = await self._exchange(message_of(request), timeout_s, headers)
+            status, answer_headers, body = await self._exchange(message_of(request, timeout_s), timeout_s, headers)
         except asyncio.CancelledError:
             failed = self._given_up.get(task)
             if failed is None or _is_cancelled_by_others_too(task):

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from sketchbridge_client.http_failures import compressed, too_large
 from sketchbridge_client.http_messages import MAX_ANSWER_BYTES, MAX_ERROR_BYTES
+from sketchbridge_client.sockets import receive_some
 
 _MAX_HEAD_BYTES = 64 * 1024
 _BUFFER_BYTES = 16 * 1024  # what is larger goes past it
@@ -76,8 +77,7 @@ class Incoming(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """As of a file. Raises OSError, or Failed for what is too much."""
-        self._connection.settimeout(self._left_s())
-        count = self._connection.recv_into(buffer)
+        count = receive_some(self._connection, buffer, self._left_s)
         self.has_come = self.has_come or count > 0
         self._most -= count
         if self._most < 0:

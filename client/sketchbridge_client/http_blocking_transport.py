@@ -10,7 +10,6 @@ import contextlib
 import os
 import queue
 import re
-import select
 import socket
 import ssl
 import threading
@@ -38,6 +37,7 @@ from sketchbridge_client.http_failures import (
 from sketchbridge_client.http_messages import HttpRequest, read_reply
 from sketchbridge_client.lost_peers import notice_when_gone
 from sketchbridge_client.messages import Failed, Headers, Reply, Request
+from sketchbridge_client.sockets import is_quiet, send_some
 from sketchbridge_client.targets import Target, Tls
 
 _WHOLE_BYTES = 64 * 1024  # a request up to this is copied, to be sent as one
@@ -104,7 +104,7 @@ class HttpTransport:
             _close_idle(self._idle)
 
     def _send(self, call: _Call, request: Request, headers: Headers) -> Reply:
-        message = message_of(request)
+        message = message_of(request, call.timeout_s)
         answer: Answer | None = None
         try:
             with self._lock:
@@ -155,7 +155,7 @@ class HttpTransport:
                 if not self._idle:
                     return False
                 kept, since = self._idle.pop()
-            if since >= oldest and _is_quiet(kept):
+            if since >= oldest and is_quiet(kept):
                 call.hold(kept)
                 return True
             kept.close()
@@ -194,6 +194,7 @@ class HttpTransport:
             notice_when_gone(connection)
             if self._ssl is not None:
                 call.secure(self._ssl, self._server_name)
+            call.set_off()
             return
         raise failure or OSError(f"`{self._host}` has no address")
 
@@ -242,7 +243,7 @@ class _Call:
     """One request on its way: the connection it holds, the time it has left, and what stops it from another thread."""
 
     def __init__(self, timeout_s: float | None) -> None:
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._ends_at = None if timeout_s is None else time.monotonic() + timeout_s
         self._lock = threading.Lock()  # so that no connection is shut down whose number the next one has already
         self._connection: socket.socket | None = None
@@ -264,7 +265,7 @@ class _Call:
         if self._reason is not None:
             return self._reason()
         if isinstance(exc, TimeoutError) and exc.errno is None:  # else it is the system that has waited long enough
-            return too_late(self._timeout_s)
+            return too_late(self.timeout_s)
         if isinstance(exc, OSError):
             return broken(str(exc) or type(exc).__name__)
         return broken(f"the answer is no HTTP, or not all of it: {exc!r}"[:_LONGEST_WORDS])
@@ -288,6 +289,12 @@ class _Call:
         secured.settimeout(self.left_s())
         secured.do_handshake()
 
+    def set_off(self) -> None:
+        """Have the connection ready to be written to and read from; from here on `sockets` waits for it."""
+        with self._lock:
+            cast("socket.socket", self._connection).settimeout(0)
+        self._check()
+
     def exchange(self, message: HttpRequest, head: bytes) -> Answer:
         """Send the request over the connection and read the answer. Raises Failed, OSError, HTTPException."""
         connection = cast("socket.socket", self._connection)
@@ -310,9 +317,9 @@ class _Call:
         if sum(map(len, parts)) <= _WHOLE_BYTES:
             parts = (b"".join(parts),)
         for part in parts:
-            for at in range(0, len(part), _PIECE_BYTES):
-                connection.settimeout(self.left_s())
-                connection.sendall(memoryview(part)[at : at + _PIECE_BYTES])
+            left = memoryview(part)
+            while left:
+                left = left[send_some(connection, left[:_PIECE_BYTES], self.left_s) :]
 
     def let_go(self) -> socket.socket | None:
         """The connection, which is no longer this call's."""
@@ -338,17 +345,6 @@ class _Call:
     def _check(self) -> None:
         if self._reason is not None:
             raise self._reason()
-
-
-def _is_quiet(connection: socket.socket) -> bool:
-    """Whether nothing has come: a server with nothing to answer has only to say that it hangs up."""
-    if isinstance(connection, ssl.SSLSocket) and connection.pending():
-        return False
-    if not hasattr(select, "poll"):
-        return not select.select([connection], [], [], 0)[0]
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    return not poll.poll(0)
 
 
 def _addresses(host: str, port: int, call: _Call) -> list[Any]:

@@ -12,10 +12,10 @@ _CERTIFICATE_REFUSED = re.compile(r"ALERT_\w*(CERTIFICATE|UNKNOWN_CA|HANDSHAKE_F
 _LONGEST_ENCODING = 20  # characters of it that are shown
 
 
-def message_of(request: Request) -> HttpRequest:
+def message_of(request: Request, timeout_s: float | None) -> HttpRequest:
     """What to send for a request. Raises Failed for one that JSON cannot hold."""
     try:
-        return http_request(request)
+        return http_request(request, timeout_s)
     except ValueError as exc:
         raise Failed(None, f"JSON cannot hold the request: {exc}.") from exc
 

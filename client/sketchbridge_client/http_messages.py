@@ -31,6 +31,7 @@ from sketchbridge_client.messages import (
     Reply,
     Request,
     Tensor,
+    queue_timeout_us,
 )
 from sketchbridge_client.status import code_of_http_status
 
@@ -43,7 +44,6 @@ _MAX_JSON_BYTES = 16 * 1024 * 1024  # parsed, JSON takes some thirty times as mu
 _MAX_AXES = 32
 _LONGEST_WORDS, _LONGEST_PAGE = 4000, 300  # characters of an error message, and of one that is not JSON
 _LONGEST_NAME = 1000  # bytes
-_MAX_INT64 = 2**63 - 1
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
 _DTYPES = {
@@ -79,10 +79,13 @@ class HttpRequest:
     body: tuple[bytes, ...] = field(default=(), repr=False)
 
 
-def http_request(request: Request) -> HttpRequest:
-    """What to send for a request. Raises ValueError for parameters that JSON has no words for: NaN, infinity."""
+def http_request(request: Request, timeout_s: float | None) -> HttpRequest:
+    """What to send for a request. Raises ValueError for parameters that JSON has no words for: NaN, infinity.
+
+    timeout_s: what the request is given, which is also how long it may wait in the server's queues.
+    """
     if isinstance(request, Infer):
-        return _infer(request)
+        return _infer(request, timeout_s)
     if request.question is Question.REPOSITORY_INDEX:
         return HttpRequest("POST", "/v2/repository/index")
     if request.question in {Question.SERVER_LIVE, Question.SERVER_READY}:
@@ -144,18 +147,17 @@ def _model_path(request: Request) -> str:
     return f"/v2/models/{name}/versions/{version}" if version else f"/v2/models/{name}"
 
 
-def _infer(request: Infer) -> HttpRequest:
+def _infer(request: Infer, timeout_s: float | None) -> HttpRequest:
     parameters: dict[str, Parameter] = dict(request.parameters)
-    if request.queue_timeout_s is not None:
-        # 0 would mean no limit.
-        parameters["timeout"] = min(max(1, int(request.queue_timeout_s * 1_000_000)), _MAX_INT64)
+    if timeout_s is not None:
+        parameters["timeout"] = queue_timeout_us(timeout_s)
     head: dict[str, Any] = {"id": request.request_id} if request.request_id else {}
     head["inputs"] = [
         {
             "name": tensor.name,
             "shape": tensor.shape,
             "datatype": tensor.datatype,
-            "parameters": {"binary_data_size": len(tensor.data)},
+            "parameters": {"binary_data_size": tensor.size_bytes},
         }
         for tensor in request.inputs
     ]
@@ -166,7 +168,7 @@ def _infer(request: Infer) -> HttpRequest:
     if parameters:
         head["parameters"] = parameters
     text = _to_json(head).encode("ascii")
-    body = (text, *(tensor.data for tensor in request.inputs))
+    body = (text, *(part for tensor in request.inputs for part in tensor.parts))
     return HttpRequest(
         "POST",
         f"{_model_path(request)}/infer",
@@ -273,7 +275,7 @@ def _inferred(headers: Mapping[str, str], body: bytes) -> Inferred:
         if tensor.name in outputs:
             raise ValueError(f"The output `{tensor.name}` came twice.")
         outputs[tensor.name] = tensor
-        at += 0 if "data" in output else len(tensor.data)
+        at += 0 if "data" in output else tensor.size_bytes
     if at != len(body):
         raise ValueError(f"{len(body) - at:,} bytes of the answer belong to no output.")
     parameters = _object(answer.get("parameters", {}), "`parameters` of the answer")
@@ -325,7 +327,7 @@ def _shape(value: Any, name: str) -> tuple[int, ...]:
     if (
         not isinstance(value, list)
         or len(value) > _MAX_AXES
-        or not all(type(axis) is int and 0 <= axis <= _MAX_INT64 for axis in value)
+        or not all(type(axis) is int and 0 <= axis < 2**63 for axis in value)
     ):
         raise ValueError(f"`shape` of `{name}` is no list of at most {_MAX_AXES} whole numbers.")
     return tuple(value)

@@ -1,48 +1,40 @@
 """Real-time drawing: a session is fed sketches as fast as they change, and gives the newest photo.
 
 One request is on its way at a time, and the next one takes the newest sketch of that moment: more at once would only
-wait in the server, and come back older. What a session keeps is in `_Session`; LiveDrawing and
-AsyncLiveDrawing add a thread, or a task, that has the sketches painted, and a way to wait.
+wait in the server, and come back older. What a session keeps is in `Session`; LiveDrawing here and AsyncLiveDrawing in
+`async_live_drawing` add a thread, or a task, that has the sketches painted, and a way to wait.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
 import threading
-import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from sketchbridge_client.async_driving import AsyncDriver
 from sketchbridge_client.batches import is_batch
 from sketchbridge_client.calls import Fit, Normalise, paint_call, painted
 from sketchbridge_client.canvas import Canvas, Points, Stroke, checked_points, checked_width_px
 from sketchbridge_client.core import Core
-from sketchbridge_client.driving import Driver
+from sketchbridge_client.driving import Driver, Line
 from sketchbridge_client.errors import InvalidArgument
 from sketchbridge_client.formats import OutputFormat
 from sketchbridge_client.inputs import PictureInput
-from sketchbridge_client.messages import Failed, Reply
+from sketchbridge_client.live_session import Ended, Frame, Session, snapshot
 from sketchbridge_client.pictures import Picture
-from sketchbridge_client.programs import Pause, Program, Send, Step
+from sketchbridge_client.programs import Program
 from sketchbridge_client.timeouts import UNSET, Timeout, check_timeout_s
-from sketchbridge_client.transports import Flight
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 DEFAULT_SIZE_PX = 512
-_LOOKS_UP_S = 0.1  # from a pause, whether the client was closed
 
-T = TypeVar("T")
 Paint = Callable[[PictureInput, bool], Program[Any]]
 """The program that has one sketch painted; its second argument is `bgr`. It returns a Picture."""
 
@@ -70,10 +62,10 @@ def live_paint(
     return paint
 
 
-class _Drawing:
+class Drawing:
     """What both kinds of session have; see LiveDrawing."""
 
-    def __init__(self, session: _Session, *, bgr: bool, size_px: int) -> None:
+    def __init__(self, session: Session, *, bgr: bool, size_px: int) -> None:
         self._session = session
         self._bgr = bgr
         self._canvas = Canvas(size_px)
@@ -85,7 +77,7 @@ class _Drawing:
         memoryview, a BytesIO. A file of another kind and the file of a path are read when their turn comes. What is
         wrong with it is raised where the pictures are taken. Raises InvalidArgument after finish() or close().
         """
-        self._session.hand_over(_snapshot(sketch), bgr=self._bgr)
+        self._session.hand_over(snapshot(sketch), bgr=self._bgr)
 
     def stroke(self, points: Points, /, *, width_px: float = 4) -> None:
         """Draw a black line through `points` on the session's white canvas, with round ends, and feed the canvas.
@@ -148,7 +140,7 @@ class _Drawing:
         self._session.hand_over(self._canvas.copy(), bgr=False)
 
 
-class LiveDrawing(_Drawing, Iterator[Picture]):
+class LiveDrawing(Drawing, Iterator[Picture]):
     """A drawing that is painted while it is drawn; `Client.live` makes it. Use it in a `with` block.
 
     Iterating gives the newest picture, waits for it if it has been given already, and never goes back. A picture that
@@ -166,14 +158,13 @@ class LiveDrawing(_Drawing, Iterator[Picture]):
 
     def __init__(self, owner: object, driver: Driver, paint: Paint, *, bgr: bool, size_px: int) -> None:
         """owner: the client, which is not to be collected before this."""
-        session = _Session()
+        session = Session()
         super().__init__(session, bgr=bgr, size_px=size_px)
         self._owner = owner
-        # A fake server answers at once, so that there is nothing to give up.
-        line = _Line(driver) if type(driver) is Driver else None
+        line = driver.line()
         # The thread must not hold this object, or it would never be collected.
         self._thread = threading.Thread(
-            target=_paint_each, args=(session, driver, line or driver, paint), name="sketchbridge-live", daemon=True
+            target=_paint_each, args=(session, driver, line, paint), name="sketchbridge-live", daemon=True
         )
         self._stop = weakref.finalize(self, _stop, session, line)
         self._thread.start()
@@ -192,7 +183,7 @@ class LiveDrawing(_Drawing, Iterator[Picture]):
     def __next__(self) -> Picture:
         try:
             return self._session.wait_for(self._session.take_picture)
-        except _Ended:
+        except Ended:
             raise StopIteration from None
 
     def close(self) -> None:
@@ -205,226 +196,13 @@ class LiveDrawing(_Drawing, Iterator[Picture]):
             self._thread.join()
 
 
-class AsyncLiveDrawing(_Drawing, AsyncIterator[Picture]):
-    """LiveDrawing for asyncio; `AsyncClient.live` makes it, in a running event loop. Use it in an `async with` block.
-
-    It is iterated by `async for`, and close() is awaited. The rest is called as there, and from any thread.
-    """
-
-    def __init__(self, driver: AsyncDriver, paint: Paint, *, bgr: bool, size_px: int) -> None:
-        loop = asyncio.get_running_loop()
-        self._bell = bell = _Bell(loop)
-        session = _Session(bell.ring)
-        super().__init__(session, bgr=bgr, size_px=size_px)
-        # The task must not hold this object, or it would never be collected.
-        self._task = loop.create_task(_paint_each_async(session, bell, driver, paint), name="sketchbridge-live")
-        self._stop = weakref.finalize(self, _stop_task, session, loop, self._task)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Picture:
-        try:
-            return await self._bell.wait_for(self._session.take_picture)
-        except _Ended:
-            raise StopAsyncIteration from None
-
-    async def close(self) -> None:
-        """See LiveDrawing.close."""
-        self._stop()
-        await asyncio.wait([self._task])
-
-
-class _Ended(Exception):
-    """There is nothing more to come."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """A sketch that was fed. number: counts them from 0."""
-
-    number: int
-    picture: PictureInput
-    bgr: bool
-
-
-class _Session:
-    """The sketch that waits, what came of the last ones, and the counters. For any thread, and never waits by itself.
-
-    changed: its lock, notified at each change. It is reentrant, since a collected session is closed in whatever thread
-    the garbage collector runs. ring: what else to call at each change.
-    """
-
-    def __init__(self, ring: Callable[[], None] = lambda: None) -> None:
-        self.changed = threading.Condition()
-        self.latest: Picture | None = None
-        self.painted = self.dropped = self.failed = 0
-        self._ring = ring
-        self._fed = 0
-        self._waiting: _Frame | None = None
-        self._on_its_way: _Frame | None = None
-        self._picture: tuple[int, Picture] | None = None  # with the number of its frame, until it is taken
-        self._error: tuple[int, Exception] | None = None
-        self._finished = False
-        self._closed = False
-
-    def check_open(self) -> None:
-        """Raise InvalidArgument if no more sketches are taken."""
-        if self._finished or self._closed:
-            state = "closed" if self._closed else "finished"
-            raise InvalidArgument(f"This live drawing is {state} and takes no more sketches. Begin a new one.")
-
-    def hand_over(self, picture: PictureInput, *, bgr: bool) -> None:
-        with self.changed:
-            self.check_open()
-            self.dropped += self._waiting is not None
-            self._waiting = _Frame(self._fed, picture, bgr)
-            self._fed += 1
-            self._announce()
-
-    def finish(self) -> None:
-        with self.changed:
-            self._finished = True
-            self._announce()
-
-    def close(self) -> None:
-        with self.changed:
-            self._closed = True
-            self.dropped += (self._waiting is not None) + (self._on_its_way is not None)
-            self._waiting = self._on_its_way = None
-            self._announce()
-
-    def take_frame(self) -> _Frame | None:
-        """The sketch to send next, which is on its way from now on; None if there is none yet. Raises _Ended."""
-        with self.changed:
-            if self._waiting is None:
-                if self._finished or self._closed:
-                    raise _Ended
-                return None
-            self._on_its_way, self._waiting = self._waiting, None
-            return self._on_its_way
-
-    def settle(self, outcome: Picture | Exception) -> None:
-        """What came of the sketch on its way."""
-        with self.changed:
-            if self._on_its_way is None:  # closed meanwhile
-                return
-            number, self._on_its_way = self._on_its_way.number, None
-            if isinstance(outcome, Exception):
-                self.failed += 1
-                self._error = number, outcome
-            else:
-                self.painted += 1
-                self._picture = number, outcome
-                self.latest = outcome
-            self._announce()
-
-    def take_picture(self) -> Picture | None:
-        """The newest picture if nobody has taken it, else None. An older error goes first: it is raised, or _Ended."""
-        with self.changed:
-            if self._closed:
-                raise _Ended
-            picture, error = self._picture, self._error
-            if error is not None and (picture is None or error[0] < picture[0]):
-                self._error = None
-                raise error[1]
-            if picture is not None:
-                self._picture = None
-                return picture[1]
-            if self._finished and self._waiting is None and self._on_its_way is None:
-                raise _Ended
-            return None
-
-    def wait_for(self, look: Callable[[], T | None]) -> T:
-        """What `look` finds, as soon as that is not None."""
-        with self.changed:
-            while (found := look()) is None:
-                self.changed.wait()
-            return found
-
-    def _announce(self) -> None:
-        self.changed.notify_all()
-        self._ring()
-
-
-def _snapshot(sketch: PictureInput) -> PictureInput:
-    """A copy of what the caller could go on drawing into; the rest as it is."""
-    try:
-        if isinstance(sketch, np.ndarray):
-            return sketch.copy()
-        if isinstance(sketch, (bytearray, memoryview)):
-            return bytes(sketch)
-        if isinstance(sketch, Image.Image):
-            return ImageOps.exif_transpose(sketch)  # a copy; what `copy` makes has lost a TIFF's orientation
-        if isinstance(sketch, io.BytesIO):
-            return sketch.read() or sketch
-    except Exception:  # noqa: BLE001  a broken file raises what it likes; it is said better when its turn comes
-        return sketch
-    return sketch
-
-
-# The blocking way
-
-
-class _Line(Driver):
-    """A client's way to its servers, for requests that another thread can give up. It is used by one thread."""
-
-    def __init__(self, driver: Driver) -> None:
-        super().__init__(driver._servers, driver._transports, driver._credentials)  # noqa: SLF001  they are shared
-        self._flights: list[Flight] = []
-
-    def give_up(self) -> None:
-        """Let the program that runs, or the next one, end with a CancelledError, as in asyncio."""
-        self._stopping.set()
-        for flight in tuple(self._flights):
-            flight.cancel()
-
-    def _take(self, step: Step, stopping: threading.Event) -> Any:
-        try:
-            outcome = self._pause(step.seconds) if isinstance(step, Pause) else super()._take(step, stopping)
-        finally:
-            self._flights.clear()
-        if stopping.is_set():
-            raise asyncio.CancelledError
-        return outcome
-
-    def _pause(self, seconds: float) -> bool:
-        """Whether it was cut short."""
-        ends_at = time.monotonic() + seconds
-        # The client, which may be closed meanwhile, has an event of its own.
-        while not self._servers.closed and (left_s := ends_at - time.monotonic()) > 0:
-            if self._stopping.wait(min(left_s, _LOOKS_UP_S)):
-                return True
-        return False
-
-    def _send(self, step: Send) -> Reply | Failed:
-        flight = self._begin(step)
-        return flight if isinstance(flight, Failed) else flight.outcome()
-
-    def _begin(self, step: Send) -> Flight | Failed:
-        flight = super()._begin(step)
-        if not isinstance(flight, Failed):
-            self._flights.append(flight)
-            if self._stopping.is_set():  # since when `give_up` may have looked for flights before this one was there
-                flight.cancel()
-        return flight
-
-
-def _paint_each(session: _Session, driver: Driver, line: Driver, paint: Paint) -> None:
-    with suppress(_Ended, asyncio.CancelledError):
+def _paint_each(session: Session, driver: Driver, line: Line, paint: Paint) -> None:
+    with suppress(Ended, asyncio.CancelledError):
         while True:
             session.settle(_outcome(session.wait_for(session.take_frame), driver, line, paint))
 
 
-def _outcome(frame: _Frame, driver: Driver, line: Driver, paint: Paint) -> Picture | Exception:
+def _outcome(frame: Frame, driver: Driver, line: Line, paint: Paint) -> Picture | Exception:
     try:
         driver.look_after()
         picture: Picture = line.run(paint(frame.picture, frame.bgr))
@@ -433,64 +211,6 @@ def _outcome(frame: _Frame, driver: Driver, line: Driver, paint: Paint) -> Pictu
     return picture
 
 
-def _stop(session: _Session, line: _Line | None) -> None:
+def _stop(session: Session, line: Line) -> None:
     session.close()
-    if line is not None:
-        line.give_up()
-
-
-# The asyncio way
-
-
-class _Bell:
-    """Wakes what waits in an event loop, and may be rung in any thread."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._waiting: set[asyncio.Future[None]] = set()
-
-    def ring(self) -> None:
-        with suppress(RuntimeError):  # the loop is closed, and nobody waits in it any more
-            self._loop.call_soon_threadsafe(self._wake)
-
-    async def wait_for(self, look: Callable[[], T | None]) -> T:
-        """What `look` finds, as soon as that is not None."""
-        while (found := look()) is None:
-            future = self._loop.create_future()  # a ring after `look` comes in a later turn of the loop
-            self._waiting.add(future)
-            try:
-                await future
-            finally:
-                self._waiting.discard(future)
-        return found
-
-    def _wake(self) -> None:
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
-
-
-async def _paint_each_async(session: _Session, bell: _Bell, driver: AsyncDriver, paint: Paint) -> None:
-    try:
-        while True:
-            session.settle(await _outcome_async(await bell.wait_for(session.take_frame), driver, paint))
-    except _Ended:
-        return
-    except asyncio.CancelledError:
-        session.close()
-        raise
-
-
-async def _outcome_async(frame: _Frame, driver: AsyncDriver, paint: Paint) -> Picture | Exception:
-    try:
-        driver.look_after()
-        picture: Picture = await driver.run(paint(frame.picture, frame.bgr))
-    except Exception as exc:  # noqa: BLE001  the caller's own `token` function may raise anything
-        return exc
-    return picture
-
-
-def _stop_task(session: _Session, loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
-    session.close()
-    with suppress(RuntimeError):  # the loop is closed, and the task with it
-        loop.call_soon_threadsafe(task.cancel)
+    line.give_up()

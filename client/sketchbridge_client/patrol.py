@@ -8,14 +8,13 @@ given up, and what waited on it is sent anew. Servers that were lost are asked w
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from sketchbridge_client.conversation import Servers
 from sketchbridge_client.errors import AccessDenied
 from sketchbridge_client.messages import Ask, Failed, Question
 from sketchbridge_client.programs import Pause, Program, Renew, Send
-from sketchbridge_client.status import Again, meaning_of
+from sketchbridge_client.status import Again, Meaning, meaning_of
 
 ROUND_S = 0.5
 SILENCE_S = 3.0
@@ -26,14 +25,14 @@ IDLE_S = 10.0
 
 def patrol(servers: Servers) -> Program[None]:
     """Go round until nothing has been on its way for ten seconds, or the client is closed."""
-    busy_at = time.monotonic()
-    while time.monotonic() - max(busy_at, servers.called_at) < IDLE_S and not servers.closed:
+    busy_at = servers.clock()
+    while servers.clock() - max(busy_at, servers.called_at) < IDLE_S and not servers.closed:
         yield Pause(ROUND_S)
         for target in range(len(servers.targets)):
             sent = list(servers.on_its_way[target].values())
             if not sent:
                 continue
-            busy_at = time.monotonic()
+            busy_at = servers.clock()
             if busy_at - max(min(sent), servers.heard_at[target]) > SILENCE_S:
                 yield from _question_the_silent(servers, target)
         for target in servers.balancer.to_be_asked():
@@ -45,7 +44,7 @@ def patrol(servers: Servers) -> Program[None]:
 
 
 def _question_the_silent(servers: Servers, target: int) -> Program[None]:
-    asked_at = time.monotonic()
+    asked_at = servers.clock()
     live = yield Send(target, Ask(Question.SERVER_LIVE), PROBE_TIMEOUT_S, ())
     lost = isinstance(live, Failed) and (
         live.code == "DEADLINE_EXCEEDED" or meaning_of(live).again is Again.LOST  # not all of UNAVAILABLE
@@ -53,9 +52,9 @@ def _question_the_silent(servers: Servers, target: int) -> Program[None]:
     if lost and servers.heard_at[target] < asked_at:
         servers.balancer.lost(target)
         yield Renew(target)
-    servers.heard_at[target] = time.monotonic()
+    servers.heard_at[target] = servers.clock()
 
 
 def _refuses_to_tell(outcome: Any) -> bool:
     """Whether a server is there, and does not let this client ask after its health."""
-    return isinstance(outcome, Failed) and meaning_of(outcome).error is AccessDenied
+    return isinstance(outcome, Failed) and meaning_of(outcome) == Meaning(AccessDenied)

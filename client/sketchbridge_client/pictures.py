@@ -17,33 +17,12 @@ from PIL import Image
 
 from sketchbridge_client.errors import InvalidArgument
 from sketchbridge_client.formats import FORMATS, JPEG, PNG, OutputFormat, PictureFormat, format_of_suffix
+from sketchbridge_client.timings import Timings
 
 # Every front end shows these two as they are; WebP is unknown to older ones and to nbconvert, so it is shown as PNG.
 _SHOWN_AS_THEY_CAME = {PNG.name: "image/png", JPEG.name: "image/jpeg"}
 _PREVIEW_HEIGHT_PX = 512  # of a round trip in a notebook, whose file keeps what it shows
 _PREVIEW_GAP_PX = 8
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Where the time of one call went, in seconds.
-
-    total_s: from the call to its result.
-    client_s: of that, on this side: reading and encoding the picture, building the request, reading the answer, and the
-    pauses between tries.
-    attempts: how often the request was sent, 1 if the first try succeeded.
-
-    Triton does not say how long a request waited and computed in each of its models; `Client.stats` has their means.
-    """
-
-    total_s: float
-    client_s: float
-    attempts: int
-
-    @property
-    def network_s(self) -> float:
-        """Seconds that the request was on its way or in the server, failed tries included: total_s less client_s."""
-        return max(0.0, self.total_s - self.client_s)
 
 
 @dataclass(frozen=True, repr=False)

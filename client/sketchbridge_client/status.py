@@ -32,6 +32,7 @@ class Again(Enum):
 
     NO = "the answer would be the same"
     LOST = "the connection broke; another target at once, or the same one after a pause"
+    ELSEWHERE = "this server will not do, whatever is sent to it; once on each other target"
     LATER = "the server said that it cannot now; after a pause"
     FEW_TIMES = "the process that served it died, perhaps of this very request; after a pause, but not for ever"
     IF_LEAVING = "the model is gone; after a pause if the server is stopping or loading it, which has to be asked"
@@ -89,17 +90,18 @@ MESSAGE_RULES: tuple[tuple[str, str, Meaning], ...] = (
     ("UNAVAILABLE", "This protocol is restricted", Meaning(AccessDenied)),
     # A certificate that does not fit stays so: the server's here, then what the server says of this side's. Over gRPC
     # with TLS 1.3 it says nothing and hangs up, which cannot be told from a server that stops.
-    ("UNAVAILABLE", "CERTIFICATE_VERIFY_FAILED", Meaning(AccessDenied)),
-    ("UNAVAILABLE", "Hostname Verification Check failed", Meaning(AccessDenied)),
-    ("UNAVAILABLE", "Peer name", Meaning(AccessDenied)),
-    ("UNAVAILABLE", "ALERT_UNKNOWN_CA", Meaning(AccessDenied)),
-    ("UNAVAILABLE", "ALERT_HANDSHAKE_FAILURE", Meaning(AccessDenied)),
-    ("UNAVAILABLE", "ALERT_BAD_CERTIFICATE", Meaning(AccessDenied)),
-    ("UNAVAILABLE", "ALERT_CERTIFICATE", Meaning(AccessDenied)),  # _REQUIRED, _EXPIRED, _REVOKED, _UNKNOWN
-    ("UNAVAILABLE", "ALERT_UNSUPPORTED_CERTIFICATE", Meaning(AccessDenied)),
+    ("UNAVAILABLE", "CERTIFICATE_VERIFY_FAILED", Meaning(AccessDenied, Again.ELSEWHERE)),
+    ("UNAVAILABLE", "Hostname Verification Check failed", Meaning(AccessDenied, Again.ELSEWHERE)),
+    ("UNAVAILABLE", "Peer name", Meaning(AccessDenied, Again.ELSEWHERE)),
+    ("UNAVAILABLE", "ALERT_UNKNOWN_CA", Meaning(AccessDenied, Again.ELSEWHERE)),
+    ("UNAVAILABLE", "ALERT_HANDSHAKE_FAILURE", Meaning(AccessDenied, Again.ELSEWHERE)),
+    ("UNAVAILABLE", "ALERT_BAD_CERTIFICATE", Meaning(AccessDenied, Again.ELSEWHERE)),
+    # _REQUIRED, _EXPIRED, _REVOKED, _UNKNOWN
+    ("UNAVAILABLE", "ALERT_CERTIFICATE", Meaning(AccessDenied, Again.ELSEWHERE)),
+    ("UNAVAILABLE", "ALERT_UNSUPPORTED_CERTIFICATE", Meaning(AccessDenied, Again.ELSEWHERE)),
     # So does a port that speaks something else.
-    ("UNAVAILABLE", "WRONG_VERSION_NUMBER", Meaning(ConnectionFailed)),
-    ("UNAVAILABLE", "missing selected ALPN property", Meaning(ConnectionFailed)),
+    ("UNAVAILABLE", "WRONG_VERSION_NUMBER", Meaning(ConnectionFailed, Again.ELSEWHERE)),
+    ("UNAVAILABLE", "missing selected ALPN property", Meaning(ConnectionFailed, Again.ELSEWHERE)),
 )
 
 # Triton answers 400 for most of its own codes; what it says then decides above, or it is the caller's fault.

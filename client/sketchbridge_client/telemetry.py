@@ -6,7 +6,7 @@ however many tries it takes, under the caller's current span, and the propagator
 the headers, baggage too. Where it only has a current span context, that is passed on.
 
 Else it is one of our own: the request id is the trace id, so that one id finds a call in the logs and in the traces of
-the server; the parent id is random; the flags are 00, as nothing was recorded here. A Triton with
+the server; its second half is the parent id; the flags are 00, as nothing was recorded here. A Triton with
 `--trace-config mode=opentelemetry` traces every request that carries any of these, whatever its rate is set to.
 
 OpenTelemetry is never imported before the process itself has: until then it cannot have a provider.
@@ -15,11 +15,9 @@ OpenTelemetry is never imported before the process itself has: until then it can
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sys
 import threading
-import uuid
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
 _HEADER_NAME = re.compile(r"[a-z0-9_.-]+")
 _LOCAL_TARGET = re.compile(r"unix(?:-abstract)?:(?://)?")
 _TARGET_PREFIX = re.compile(r"dns:(?://[^/]*/)?|ipv[46]:/*|[a-z]+://")
@@ -97,8 +94,7 @@ class Telemetry:
     def begin(self, verb: str, model: str | None, request_id: str) -> Observation:
         """Observe a call that begins now.
 
-        verb: such as "paint". model: None if it is about no model. request_id: 32 lower-case hex digits, as of
-        `uuid4().hex`; another one is no trace id, and a random one is sent in its place.
+        verb: such as "paint". model: None if it is about no model. request_id: 32 random lower-case hex digits.
         """
         headers: Headers = ()
         watchers: tuple[Watcher, ...] = ()
@@ -110,7 +106,7 @@ class Telemetry:
                 watchers += traced
         except Exception:  # noqa: BLE001  samplers, processors and propagators are anybody's code
             logger.warning(_TELEMETRY_FAILED, exc_info=True)
-        return Observation(headers or _own_headers(request_id), watchers)
+        return Observation(headers or (("traceparent", f"00-{request_id}-{request_id[16:]}-00"),), watchers)
 
     def _trace(self, verb: str, model: str | None, request_id: str) -> tuple[Headers, tuple[Watcher, ...]]:
         """The headers of the call's span, and the span if it is recorded; no headers if there is no valid context."""
@@ -184,12 +180,6 @@ class _TracedCall:
                 self._span.set_status(StatusCode.ERROR, _text(str(error)) if ours else None)
         finally:
             self._span.end()
-
-
-def _own_headers(request_id: str) -> Headers:
-    trace_id = request_id if _TRACE_ID.fullmatch(request_id) else uuid.uuid4().hex
-    parent_id = int.from_bytes(os.urandom(8), "big") | 1  # zero is not valid
-    return (("traceparent", f"00-{trace_id}-{parent_id:016x}-00"),)
 
 
 def _injected(span: Span) -> Headers:

@@ -279,14 +279,12 @@ class FakeServer(InProcess):
                 self._models.pop(gone, None)
                 self._makers.pop(gone, None)
 
-    def receive(
-        self, request: Request, timeout_s: float | None, headers: Mapping[str, str], call: OngoingCall
-    ) -> Reply:
+    def receive(self, request: Request, headers: Mapping[str, str], call: OngoingCall) -> Reply:
         """Answer a request of a client. Only clients call this."""
         if self._stopped:
             raise Failed("UNAVAILABLE", "Connection refused")
         if isinstance(request, Infer) or request.question in _RECORDED.get(call.verb, ()):
-            self.requests.append(_recorded(request, timeout_s, headers, call))
+            self.requests.append(_recorded(request, headers, call))
         failed = self._due_failure(request, call)
         if failed is not None:
             if request == Ask(Question.MODEL_READY, request.model) and meaning_of(failed).error in _OF_A_MODEL:
@@ -294,7 +292,7 @@ class FakeServer(InProcess):
             raise failed
         if isinstance(request, Ask):
             return self._told(request)
-        self._take_time(request, timeout_s, call)
+        self._take_time(request, call)
         return self._run(request)
 
     def _due_failure(self, request: Request, call: OngoingCall) -> Failed | None:
@@ -312,9 +310,9 @@ class FakeServer(InProcess):
             call.failure, call.failing_model = failed, request.model
         return failed
 
-    def _take_time(self, request: Infer, timeout_s: float | None, call: OngoingCall) -> None:
+    def _take_time(self, request: Infer, call: OngoingCall) -> None:
         call.skipped_s += self._delays_s.get(request.model, self._delays_s.get(None, 0.0))
-        if timeout_s is not None and call.skipped_s >= timeout_s:
+        if call.limit_s is not None and call.skipped_s >= call.limit_s:
             raise Failed("DEADLINE_EXCEEDED", "Deadline Exceeded")
 
     def _run(self, request: Infer) -> Inferred:
@@ -382,7 +380,7 @@ class FakeServer(InProcess):
         return {"model_stats": told}
 
 
-def _recorded(request: Request, timeout_s: float | None, headers: Mapping[str, str], call: OngoingCall) -> FakeRequest:
+def _recorded(request: Request, headers: Mapping[str, str], call: OngoingCall) -> FakeRequest:
     run = request if isinstance(request, Infer) else None
     return FakeRequest(
         verb=call.verb,
@@ -391,6 +389,6 @@ def _recorded(request: Request, timeout_s: float | None, headers: Mapping[str, s
         inputs=arrays_of(Inferred(run.model, run.version, run.inputs)) if run else {},
         parameters=dict(run.parameters) if run else {},
         headers=headers,
-        timeout_s=timeout_s,
+        timeout_s=call.limit_s,
         request_id=run.request_id if run else "",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import time
+from collections.abc import Callable
 from enum import Enum
 from typing import Literal
 
@@ -48,12 +49,13 @@ def check_timeout_s(timeout_s: object) -> float | None:
 
 
 class Deadline:
-    """A moment by which several requests together must be answered."""
+    """A moment by which several requests together must be answered. clock: what it tells the time by, in seconds."""
 
-    def __init__(self, timeout_s: float | None) -> None:
+    def __init__(self, timeout_s: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.timeout_s = timeout_s
-        self._ends_at = None if timeout_s is None else time.monotonic() + timeout_s
+        self._clock = clock
+        self._ends_at = None if timeout_s is None else clock() + timeout_s
 
     def remaining_s(self) -> float | None:
         """Seconds left, 0 once it has passed; None if there is no limit."""
-        return None if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
+        return None if self._ends_at is None else max(0.0, self._ends_at - self._clock())

@@ -2,30 +2,31 @@ from __future__ import annotations
 
 import asyncio
 import io
-import runpy
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import grpc
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from sketchbridge_client import AsyncClient, Client
 from sketchbridge_server.config import Endpoints
+from tests.client.certificates import OPENSSL, make_certificates
+from tests.client.clock import Clock
+from tests.client.easel import Easel, live_threads
+from tests.client.http_transports import Send, send_async, send_blocking
+from tests.client.noting_servers import grpc_server, http_server
+from tests.client.scripted_grpc import ScriptedGrpcServer, scripted_grpc_server
+from tests.client.scripted_http import ScriptedHttpServer, scripted_http_server
+from tests.client.stand_in import stand_in_server
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-# Test files are no package (importlib mode), so what two folders share is run by its path.
-stand_in_server = runpy.run_path(str(Path(__file__).with_name("stand_in.py")))["stand_in_server"]
 
 
 class Awaited:
@@ -137,36 +138,57 @@ def closed_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class ScriptedServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """A real gRPC server that gives the answers Triton cannot be made to give. `infer` is called for each request."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.infer: Callable[[Any, grpc.ServicerContext], Any] = lambda *_: service_pb2.ModelInferResponse()
-        self.index: Any = service_pb2.RepositoryIndexResponse()
-
-    def fail(self, code: grpc.StatusCode, details: str) -> None:
-        """Answer every request with this error."""
-
-        def abort(_: Any, context: grpc.ServicerContext) -> None:
-            context.abort(code, details)
-
-        self.infer = abort
-
-    def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  gRPC's name
-        return self.infer(request, context)
-
-    def RepositoryIndex(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  gRPC's name
-        return self.index
+@pytest.fixture
+def clock() -> Clock:
+    """What is told the time instead of the real one."""
+    return Clock()
 
 
 @pytest.fixture
-def scripted() -> Iterator[ScriptedServer]:
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        servicer = ScriptedServer()
-        server = grpc.server(pool)
-        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
-        servicer.url = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-        server.start()
-        yield servicer
-        server.stop(grace=0).wait()
+def scripted() -> Iterator[ScriptedGrpcServer]:
+    with scripted_grpc_server() as server:
+        yield server
+
+
+@pytest.fixture
+def easel(scripted: ScriptedGrpcServer) -> Easel:
+    return Easel(scripted)
+
+
+@pytest.fixture
+def no_drawing_is_left_running() -> Iterator[None]:
+    """Asked for by every test of live drawings."""
+    yield
+    assert live_threads() == []
+
+
+@pytest.fixture
+def scripted_http() -> Iterator[ScriptedHttpServer]:
+    with scripted_http_server() as server:
+        yield server
+
+
+@pytest.fixture
+def noting(way: Way) -> Iterator[Any]:
+    """A server of the protocol of `way` that notes what came, with its `url`."""
+    kind: Any = grpc_server if way.protocol == "grpc" else http_server
+    with kind() as server:
+        server.url = f"{way.protocol}://127.0.0.1:{server.port}"
+        yield server
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the certificates of `make_certificates`."""
+    if OPENSSL is None:
+        pytest.skip("needs the command `openssl` to make certificates")
+    folder = tmp_path_factory.mktemp("certificates")
+    make_certificates(folder)
+    return folder
+
+
+@pytest.fixture(params=[send_blocking, send_async], ids=["blocking", "asyncio"])
+def send(request: pytest.FixtureRequest) -> Send:
+    """Sends over each HTTP transport."""
+    send: Send = request.param
+    return send

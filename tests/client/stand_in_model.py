@@ -41,9 +41,19 @@ class TritonPythonModel:
         except (UnidentifiedImageError, OSError) as exc:
             return refusal(str(exc), pb_utils.TritonError.INVALID_ARG)
         answers = [parameters["answer_text"].encode()] * len(rows) if "answer_text" in parameters else pictures
-        wanted = request.requested_output_names()
-        tensor = np.array(answers, dtype=np.object_).reshape(-1, 1)
-        return pb_utils.InferenceResponse([pb_utils.Tensor(name, tensor) for name in self.outputs if name in wanted])
+        columns = dict.fromkeys(self.outputs, answers) | {"timings": [self.times(parameters)] * len(rows)}
+        wanted = [name for name in self.outputs if name in request.requested_output_names()]
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor(name, np.array(columns[name], dtype=np.object_).reshape(-1, 1)) for name in wanted]
+        )
+
+    def times(self, parameters: dict[str, Any]) -> bytes:
+        slept_us = round(1e6 * float(parameters.get("sleep_s", 0)))
+        steps = [
+            {"model": "decode", "queue_us": None, "compute_us": 100},
+            {"model": "encode", "queue_us": 20, "compute_us": slept_us},
+        ]
+        return str(parameters.get("timings_text", json.dumps(steps))).encode()
 
     def noted(self, data: bytes, request: Any, parameters: dict[str, Any], batch: int) -> bytes:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import time
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from sketchbridge_client import (
     NEVER,
@@ -29,8 +30,11 @@ from sketchbridge_client import (
     RequestTimeout,
     ResponseInvalid,
     ServerError,
+    StepTimings,
 )
 from sketchbridge_server.config import Endpoints
+from tests.client.grpc_serving import serving_grpc
+from tests.client.waiting import wait_until
 
 pytestmark = pytest.mark.server
 
@@ -162,8 +166,8 @@ def test_a_timeout_has_three_states(way: Any, endpoints: Endpoints, png: bytes) 
     with way.connect(endpoints, timeout_s=0.1) as client:
         with pytest.raises(RequestTimeout, match=r"within 0\.1 s"):
             client.sketch(png, sleep_s=0.3)
-        assert client.sketch(png, sleep_s=0.3, timeout_s=None).format == "png"
-        assert client.sketch(png, sleep_s=0.3, timeout_s=20).format == "png"
+        assert client.sketch(png, sleep_s=0.2, timeout_s=None).format == "png"
+        assert client.sketch(png, sleep_s=0.2, timeout_s=20).format == "png"
     with way.connect(endpoints) as patient, pytest.raises(RequestTimeout, match=r"within 0\.2 s"):
         patient.sketch(png, sleep_s=0.4, timeout_s=0.2)
 
@@ -203,26 +207,15 @@ def test_the_server_and_each_model_say_whether_they_are_ready(client: Client) ->
 
 
 def test_a_client_made_before_its_server_finds_it_once_it_is_up(closed_port: int) -> None:
-    from concurrent import futures  # noqa: PLC0415
-
-    import grpc  # noqa: PLC0415
-    from tritonclient.grpc import service_pb2, service_pb2_grpc  # noqa: PLC0415
-
     class Live(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
         def ServerLive(self, *_: Any) -> Any:  # noqa: N802  gRPC's name
             return service_pb2.ServerLiveResponse(live=True)
 
-    with Client(f"127.0.0.1:{closed_port}") as client, futures.ThreadPoolExecutor(1) as pool:
+    url = f"127.0.0.1:{closed_port}"
+    with Client(url) as client:
         assert not client.live()
-        server = grpc.server(pool)
-        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Live(), server)
-        server.add_insecure_port(f"127.0.0.1:{closed_port}")
-        server.start()
-        give_up = time.monotonic() + 20
-        while not client.live():
-            assert time.monotonic() < give_up
-            time.sleep(0.05)
-        server.stop(grace=0).wait()
+        with serving_grpc(Live(), workers=1, address=url):
+            wait_until(client.live, within_s=20)
 
 
 def test_a_list_is_sent_in_batches_and_comes_back_in_its_order(client: Client) -> None:
@@ -255,11 +248,11 @@ def test_bgr_arrays_arrive_as_rgb(client: Client, drawing: NDArray[np.uint8]) ->
 
 def test_any_model_takes_arrays_and_gives_arrays(client: Client, png: bytes, drawing: NDArray[np.uint8]) -> None:
     answer = client.infer("shoes", {"sketch": np.array([[png]], dtype=object)}, parameters={"quality": 3})
-    assert (answer.model, answer.model_version, list(answer.outputs)) == ("shoes", "1", ["photo"])
+    assert (answer.model, answer.model_version, list(answer.outputs)) == ("shoes", "1", ["photo", "timings"])
     with Image.open(io.BytesIO(answer["photo"].item())) as image:
         assert json.loads(str(image.info["parameters"])) == {"quality": 3}
         np.testing.assert_array_equal(np.array(image), drawing)
-    with pytest.raises(KeyError, match="there are \\['photo'\\]"):
+    with pytest.raises(KeyError, match="there are \\['photo', 'timings'\\]"):
         answer["foto"]
 
 
@@ -268,7 +261,7 @@ def test_a_model_tells_what_it_takes_and_gives(client: Client) -> None:
     assert (details.name, details.versions, details.kind, details.ready) == ("shoes", ("1",), ModelKind.PAINTER, True)
     assert details.max_batch_size == 8
     assert [(one.name, one.datatype, one.shape) for one in details.inputs] == [("sketch", "BYTES", (-1, 1))]
-    assert [one.name for one in details.outputs] == ["photo"]
+    assert [one.name for one in details.outputs] == ["photo", "timings"]
     with pytest.raises(ModelNotFound, match=r"Did you mean `shoes`\?"):
         client.model("shoez")
 
@@ -291,3 +284,27 @@ def test_timings_say_how_long_it_took_and_how_often_it_was_sent(client: Client, 
     assert timings.attempts == 1
     assert timings.total_s > 0.2
     assert 0 <= timings.client_s < timings.total_s
+    assert timings.steps == (StepTimings("decode", None, 0.0001), StepTimings("encode", 0.00002, 0.2))
+    assert math.isclose(sum((timings.client_s, timings.network_s, timings.queue_s, timings.compute_s)), timings.total_s)
+
+
+def test_arrays_have_the_timings_of_the_steps_too(client: Client, png: bytes) -> None:
+    answer = client.infer("shoes", {"sketch": np.array([[png]], dtype=object)}, outputs=["photo", "timings"])
+    assert [step.model for step in answer.timings.steps] == ["decode", "encode"]
+
+
+def test_a_model_that_tells_no_timings_paints_all_the_same_and_is_asked_for_them_once(
+    client: Client, png: bytes
+) -> None:
+    for _ in range(2):
+        timings = client.paint(png, model="birds").timings
+        assert (timings.steps, timings.attempts) == ((), 1)
+    assert client.paint(png, model="shoes").timings.steps  # others are asked still
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[", "{}", "7", '[{"model": "a"}]', '[{"model": 1, "queue_us": 0, "compute_us": 0}]']
+)
+def test_timings_that_cannot_be_read_do_not_take_the_picture_with_them(client: Client, png: bytes, text: str) -> None:
+    photo = client.sketch(png, timings_text=text)
+    assert (photo.pil.size, photo.timings.steps) == ((64, 48), ())

@@ -3,34 +3,25 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sketchbridge_client import balancing
 from sketchbridge_client.balancing import FIRST_REST_S, LONGEST_REST_S, Balancer
-
-
-class Clock:
-    """Stands in for the time module. Moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(balancing, "time", clock)
-    return clock
-
+from tests.client.clock import Clock
 
 COUNTS_AND_RESTING = st.integers(1, 6).flatmap(
     lambda count: st.tuples(st.just(count), st.sets(st.integers(0, count - 1), max_size=count))
 )
+
+
+def balancer_after(count: int, picks: int, resting: set[int]) -> Balancer:
+    """A balancer that has picked so many times, and then lost some of its targets."""
+    balancer = Balancer(count)
+    for _ in range(picks):
+        balancer.pick()
+    for index in resting:
+        balancer.lost(index)
+    return balancer
 
 
 @given(COUNTS_AND_RESTING, st.integers(0, 20), st.integers(1, 5))
@@ -38,11 +29,7 @@ def test_each_target_that_is_well_gets_its_turn_and_those_that_rest_get_none(
     count_and_resting: tuple[int, set[int]], before: int, rounds: int
 ) -> None:
     count, resting = count_and_resting
-    balancer = Balancer(count)
-    for _ in range(before):
-        balancer.pick()
-    for index in resting:
-        balancer.lost(index)
+    balancer = balancer_after(count, before, resting)
     well = set(range(count)) - resting if count > 1 else {0}
     if not well:
         assert balancer.pick() in resting  # better than none
@@ -55,11 +42,7 @@ def test_the_target_that_just_failed_is_taken_only_if_the_others_rest(
     count_and_resting: tuple[int, set[int]], before: int, data: st.DataObject
 ) -> None:
     count, resting = count_and_resting
-    balancer = Balancer(count)
-    for _ in range(before):
-        balancer.pick()
-    for index in resting:
-        balancer.lost(index)
+    balancer = balancer_after(count, before, resting)
     failed = data.draw(st.integers(0, count - 1))
     picked = balancer.pick(failed)
     if count == 1:
@@ -73,7 +56,7 @@ def test_the_target_that_just_failed_is_taken_only_if_the_others_rest(
 
 
 def test_with_all_at_rest_the_one_whose_rest_ends_first_is_taken(clock: Clock) -> None:
-    balancer = Balancer(3)
+    balancer = Balancer(3, clock=clock)
     for index in (2, 0, 1):
         balancer.lost(index)
         clock.now += 0.01
@@ -81,7 +64,7 @@ def test_with_all_at_rest_the_one_whose_rest_ends_first_is_taken(clock: Clock) -
 
 
 def test_a_rest_doubles_each_time_up_to_the_longest_and_begins_anew_once_well(clock: Clock) -> None:
-    balancer = Balancer(2)
+    balancer = Balancer(2, clock=clock)
     rest_s = FIRST_REST_S
     for _ in range(10):
         balancer.lost(1)
@@ -99,7 +82,7 @@ def test_a_rest_doubles_each_time_up_to_the_longest_and_begins_anew_once_well(cl
 
 
 def test_one_loss_told_by_many_calls_is_one_loss(clock: Clock) -> None:
-    balancer = Balancer(2)
+    balancer = Balancer(2, clock=clock)
     for _ in range(64):
         balancer.lost(0)
     clock.now += FIRST_REST_S * 1.01
@@ -107,7 +90,7 @@ def test_one_loss_told_by_many_calls_is_one_loss(clock: Clock) -> None:
 
 
 def test_a_target_whose_rest_is_over_waits_until_it_was_found_well(clock: Clock) -> None:
-    balancer = Balancer(2)
+    balancer = Balancer(2, clock=clock)
     balancer.lost(0)
     clock.now += 3600
     assert {balancer.pick() for _ in range(6)} == {1}

@@ -16,7 +16,8 @@ from PIL import Image
 from sketchbridge_client.batches import MAX_CHUNK_BYTES, batch_failed, chunks, encode_batch, is_batch
 from sketchbridge_client.errors import BatchFailed, InvalidArgument, Overloaded, ServerError, SketchbridgeError
 from sketchbridge_client.inputs import MAX_IMAGE_BYTES
-from sketchbridge_client.pictures import Picture, Timings
+from sketchbridge_client.pictures import Picture
+from sketchbridge_client.timings import Timings
 
 SIZES = st.lists(st.integers(0, 100), max_size=30)
 

@@ -22,7 +22,7 @@ from sketchbridge_client.calls import (
     there_and_back,
 )
 from sketchbridge_client.messages import Inferred, Tensor, bytes_tensor
-from sketchbridge_client.pictures import Timings
+from sketchbridge_client.timings import Timings
 
 TIMINGS = Timings(total_s=0.5, client_s=0.1, attempts=1)
 
@@ -139,12 +139,13 @@ def test_a_model_is_named_by_a_string(model: Any) -> None:
 
 
 def test_pictures_of_one_request_are_rows_of_one_tensor() -> None:
-    request = infer_request(sketch(), [b"ab", b"", b"c"], "abc")
+    request = infer_request(sketch(), [b"ab", b"", b"c"], "abc", with_timings=False)
     assert request.inputs == (
         Tensor("photo", "BYTES", (3, 1), (b"\2\0\0\0", b"ab", b"\0\0\0\0", b"", b"\1\0\0\0", b"c")),
     )
     assert (request.model, request.outputs, request.request_id) == ("sketch", ("sketch",), "abc")
     assert "ab" not in repr(request.inputs)
+    assert infer_request(sketch(), [b"ab"], "abc", with_timings=True).outputs == ("sketch", "timings")
 
 
 def test_each_picture_of_a_request_is_answered_in_its_place(png: bytes) -> None:

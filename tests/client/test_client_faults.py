@@ -158,31 +158,6 @@ def test_no_answer_in_time_is_a_timeout_and_a_failed_connection(kind: Any, scrip
     release.set()
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "localhost",
-        "ftp://a:1",
-        "127.0.0.1:99999",
-        "127.0.0.1:",
-        ":8001",
-        "127.0.0.1:8001/v2",
-        "h:²",
-        "unix:",
-        "a b:1",
-        "http://",
-        "http://h:99999",
-        "http://h/?q",
-        "https://[::1",
-        "grpc://h",
-    ],
-)
-def test_an_address_that_cannot_be_one_is_refused_at_once(kind: Any, url: str) -> None:
-    with pytest.raises(InvalidArgument, match="expected the host and port"):
-        kind(url)
-
-
 @pytest.mark.parametrize("url", ["127.0.0.1:8001", "[::1]:8001", "dns:///triton:8001", "unix:/run/triton.sock"])
 def test_the_repr_is_the_address_and_no_more(kind: Any, url: str) -> None:
     with kind(url) as client:

@@ -19,9 +19,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from sketchbridge_client import NEVER, AsyncClient, Client, Hedge, InvalidArgument, InvalidInput, RequestTimeout, Retry
 from sketchbridge_loadtest.fault_proxy import BlackHole, FaultProxy
 from sketchbridge_server.config import Endpoints
-
-LONG_S = 30.0
-"""How long a test waits for what should come at once."""
+from tests.client.grpc_serving import serving_grpc
+from tests.client.waiting import LONG_S, wait_until
 
 
 class Server(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -67,14 +66,10 @@ def servers() -> Iterator[tuple[Server, Server]]:
 
 @contextmanager
 def serving(servicer: Server) -> Iterator[None]:
-    with ThreadPoolExecutor(8) as pool:
-        server = grpc.server(pool)
-        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
-        servicer.url = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-        server.start()
+    with serving_grpc(servicer, workers=8) as (_, port):
+        servicer.url = f"127.0.0.1:{port}"
         yield
         servicer.release.set()
-        server.stop(grace=0).wait()
 
 
 def ask(client: Any, **options: Any) -> int:
@@ -129,16 +124,6 @@ def test_second_copies_stop_when_the_budget_is_spent(kind: Callable[..., Any], s
         assert quick.came == 1
         slow.release.set()
         assert answer.result(LONG_S) == 0
-
-
-def test_a_client_that_never_tries_again_has_no_second_copies_either(
-    kind: Callable[..., Any], servers: tuple[Server, Server]
-) -> None:
-    slow, quick = servers
-    slow.holds = True
-    with connect(kind, servers, hedge=Hedge(after_s=0.02), retry=NEVER) as client, pytest.raises(RequestTimeout):
-        ask(client, timeout_s=0.4)
-    assert quick.came == 0
 
 
 def test_the_95th_percentile_of_the_last_answers_says_what_is_slow(
@@ -272,10 +257,6 @@ def test_a_percentile_takes_two_answers_at_least(at_least: Any) -> None:
         Hedge(at_least=at_least)
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(int(LONG_S / 0.01)):
-        if true():
-            return
-        pause.wait(0.01)
-    pytest.fail(f"This did not come true within {LONG_S:g} s.")
+def test_a_client_that_never_tries_again_has_no_second_copies_either(kind: Callable[..., Any]) -> None:
+    with pytest.raises(InvalidArgument, match="Leave one of them out"):
+        kind("127.0.0.1:1", hedge=Hedge(after_s=0.02), retry=NEVER)

@@ -70,8 +70,8 @@ def test_a_request_is_what_tritons_own_client_sends() -> None:
         Infer(
             **{name: getattr(INFER, name) for name in ("model", "version", "inputs", "outputs", "request_id")},
             parameters={"fit": "crop", "quality": 90, "sigma": 0.8, "fast": True},
-            queue_timeout_s=2.5,
-        )
+        ),
+        2.5,
     )
     assert (ours.method, ours.path) == ("POST", "/v2/models/shoes/infer")
     assert json.loads(ours.body[0]) == json.loads(body[:head_bytes])
@@ -81,7 +81,7 @@ def test_a_request_is_what_tritons_own_client_sends() -> None:
 
 
 def test_every_output_is_asked_for_in_binary_if_none_is_named() -> None:
-    head = json.loads(http_request(Infer("shoes", "", INFER.inputs, (), {"fit": "crop"}, "")).body[0])
+    head = json.loads(http_request(Infer("shoes", "", INFER.inputs, (), {"fit": "crop"}, ""), None).body[0])
     assert head["parameters"] == {"fit": "crop", "binary_data_output": True}
     assert "outputs" not in head
     assert "id" not in head
@@ -89,7 +89,7 @@ def test_every_output_is_asked_for_in_binary_if_none_is_named() -> None:
 
 @pytest.mark.parametrize(("seconds", "microseconds"), [(2.5, 2_500_000), (1e-9, 1), (0.0, 1), (1e300, 2**63 - 1)])
 def test_the_time_in_the_queue_is_whole_microseconds_and_never_none(seconds: float, microseconds: int) -> None:
-    head = json.loads(http_request(INFER.within(seconds)).body[0])
+    head = json.loads(http_request(INFER, seconds).body[0])
     assert head["parameters"]["timeout"] == microseconds
 
 
@@ -104,13 +104,13 @@ def test_the_time_in_the_queue_is_whole_microseconds_and_never_none(seconds: flo
     ],
 )
 def test_names_cannot_leave_their_place_in_the_path(model: str, version: str, path: str) -> None:
-    assert http_request(Infer(model, version, (), (), {}, "")).path == path
+    assert http_request(Infer(model, version, (), (), {}, ""), None).path == path
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_a_number_that_json_has_no_word_for_is_refused(number: float) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        http_request(Infer("shoes", "", (), (), {"sigma": number}, ""))
+        http_request(Infer("shoes", "", (), (), {"sigma": number}, ""), None)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_number_that_json_has_no_word_for_is_refused(number: float) -> None:
     ],
 )
 def test_every_question_has_its_place(ask: Ask, method: str, path: str) -> None:
-    request = http_request(ask)
+    request = http_request(ask, None)
     assert (request.method, request.path, request.body) == (method, path, ())
 
 

@@ -19,7 +19,8 @@ from PIL import Image
 
 from sketchbridge_client.errors import InvalidArgument, ServerError
 from sketchbridge_client.inputs import MAX_IMAGE_BYTES, check_array_of_pictures, encoded_bytes
-from sketchbridge_client.pictures import Picture, Timings
+from sketchbridge_client.pictures import Picture
+from sketchbridge_client.timings import Timings
 
 
 def decoded(data: bytes) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sketchbridge_client import NEVER, ConnectionFailed, Hedge, Retry, balancing, patrol
+from sketchbridge_client import NEVER, ConnectionFailed, Hedge, Retry, patrol
 from sketchbridge_client.conversation import Servers
 from sketchbridge_client.messages import Ask, Failed, Question
 from sketchbridge_client.patrol import IDLE_S, PROBE_TIMEOUT_S, ROUND_S, SILENCE_S
@@ -18,27 +18,10 @@ from sketchbridge_client.programs import Pause, Renew, Send, Step
 from sketchbridge_client.targets import parse_targets
 from sketchbridge_loadtest.fault_proxy import BlackHole, Counts, FaultProxy, HalfOpen, PassThrough, Refuse, Side
 from sketchbridge_server.config import Endpoints
+from tests.client.clock import Clock
 
 OUT_OF_TIME = Failed("DEADLINE_EXCEEDED", "Deadline Exceeded")
 LOST = Failed("UNAVAILABLE", "Connection reset")
-
-
-class Clock:
-    """Stands in for the time module. Moved by the steps that are taken."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    for module in (patrol, balancing):
-        monkeypatch.setattr(module, "time", clock)
-    return clock
 
 
 class Walk:
@@ -77,8 +60,8 @@ class Walk:
 
 
 @pytest.fixture
-def servers() -> Servers:
-    return Servers(parse_targets(["127.0.0.1:1", "127.0.0.1:2"], None), Retry(), None)
+def servers(clock: Clock) -> Servers:
+    return Servers(parse_targets(["127.0.0.1:1", "127.0.0.1:2"], None), Retry(), None, clock=clock)
 
 
 def test_nothing_is_asked_while_answers_come(servers: Servers, clock: Clock) -> None:

@@ -18,7 +18,8 @@ from PIL import Image
 
 from sketchbridge_client.errors import InvalidArgument
 from sketchbridge_client.formats import FORMATS, OutputFormat, format_of_bytes
-from sketchbridge_client.pictures import Picture, Roundtrip, Timings
+from sketchbridge_client.pictures import Picture, Roundtrip
+from sketchbridge_client.timings import Timings
 
 TIMINGS = Timings(total_s=0.25, client_s=0.05, attempts=1)
 SECONDS = st.floats(0, 1e6)

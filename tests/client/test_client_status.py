@@ -201,9 +201,9 @@ def test_who_is_not_let_in_is_told_what_to_give(words: str, advice: str) -> None
         ("DEADLINE_EXCEEDED", "Deadline Exceeded", Again.NO),
         ("INVALID_ARGUMENT", "unexpected inference input", Again.NO),
         ("UNAUTHENTICATED", "no token", Again.NO),
-        ("UNAVAILABLE", "SSL_ERROR_SSL: CERTIFICATE_VERIFY_FAILED", Again.NO),
-        ("UNAVAILABLE", "SSL_ERROR_SSL: WRONG_VERSION_NUMBER", Again.NO),
-        ("UNAVAILABLE", "Cannot check peer: missing selected ALPN property.", Again.NO),
+        ("UNAVAILABLE", "SSL_ERROR_SSL: CERTIFICATE_VERIFY_FAILED", Again.ELSEWHERE),
+        ("UNAVAILABLE", "SSL_ERROR_SSL: WRONG_VERSION_NUMBER", Again.ELSEWHERE),
+        ("UNAVAILABLE", "Cannot check peer: missing selected ALPN property.", Again.ELSEWHERE),
         ("UNAVAILABLE", "Unwrap failed (TSI_DATA_CORRUPTED)", Again.LOST),
     ],
 )

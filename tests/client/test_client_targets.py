@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import runpy
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,12 +17,10 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from sketchbridge_client import AsyncClient, Client, ConnectionFailed, InvalidArgument, Tls
 from sketchbridge_client.targets import Target, Wire, parse_targets
-from sketchbridge_server import config
 from sketchbridge_server.config import Endpoints
-
-stand_in_server = runpy.run_path(str(Path(__file__).with_name("stand_in.py")))["stand_in_server"]
-
-PNG = b"\x89PNG\r\n\x1a\n"
+from tests.client.grpc_serving import PNG, painted_answer, serving_grpc
+from tests.client.stand_in import stand_in_server
+from tests.client.waiting import SOON
 
 
 def target_of(url: str, tls: Tls | None = None) -> Target:
@@ -95,7 +90,8 @@ def test_tls_options_make_an_address_that_leaves_it_open_a_secure_one(url: str) 
             "h:1_0",
         ),
         *("::1:8001", "[::1]", "[foo]:1", "[127.0.0.1]:1", "[::1:1", "::1]:1", "[::1]x:1", "h:1/v2", "h\\x:1", "a,b:1"),
-        *("ftp://h:1", "HTTP://h:1", "grpc://h", "grpc://", "grpcs://h:1/x", "grpc://h:1?x"),
+        *("localhost", "127.0.0.1:", ":8001", "127.0.0.1:99999", "127.0.0.1:8001/v2", "a b:1"),
+        *("ftp://h:1", "ftp://a:1", "HTTP://h:1", "grpc://h", "grpc://", "grpcs://h:1/x", "grpc://h:1?x"),
         *("dns:", "dns:///", "dns:/", "dns:a b:1", "dns:h:99999", "dns://8.8.8.8", "dns:///h/x"),
         *("ipv4:", "ipv4:h:1", "ipv4:10.0.0.1", "ipv4:10.0.0.1:1,", "ipv4:[::1]:1", "ipv6:10.0.0.1:1", "ipv6:::1:1"),
         *("unix:", "unix:/", "unix:///", "unix:/a\0b", f"unix:/{'a' * 107}", "unix-abstract:"),
@@ -105,8 +101,10 @@ def test_tls_options_make_an_address_that_leaves_it_open_a_secure_one(url: str) 
             "http://h:0",
             "http://h:99999",
             "http://[::1",
+            "https://[::1",
             "http://[::1]x",
             "http://h?a",
+            "http://h/?q",
             "http://h/#a",
         ),
         *("http://h/ x", "http://h\\x", "http://:80", "h\udcff:1", "dns:///\udcff:1", "http://\udcff", "\x7f:1"),
@@ -215,22 +213,14 @@ class Painter(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mi
 
     def ModelInfer(self, *_: Any) -> Any:  # noqa: N802  gRPC's name
         self.painted += 1
-        answer = service_pb2.ModelInferResponse(model_name="shoes", model_version="1")
-        answer.outputs.add(name="photo", datatype="BYTES", shape=[1, 1])
-        answer.raw_output_contents.append(len(PNG).to_bytes(4, "little") + PNG)
-        return answer
+        return painted_answer()
 
 
 @contextmanager
 def painter(address: str = "127.0.0.1:0") -> Iterator[Painter]:
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        servicer = Painter()
-        servicer.server = grpc.server(pool)
-        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, servicer.server)
-        servicer.port = servicer.server.add_insecure_port(address)
-        servicer.server.start()
+    servicer = Painter()
+    with serving_grpc(servicer, workers=2, address=address) as (servicer.server, servicer.port):
         yield servicer
-        servicer.server.stop(grace=0).wait()
 
 
 @pytest.fixture
@@ -281,7 +271,7 @@ def test_one_of_them_may_go_and_come_back(kind: Any, two: tuple[Painter, Painter
 
 
 def test_with_all_of_them_down_the_error_says_so(kind: Any, closed_port: int) -> None:
-    with kind([f"127.0.0.1:{closed_port}", f"localhost:{closed_port}"], timeout_s=60) as client:
+    with kind([f"127.0.0.1:{closed_port}", f"localhost:{closed_port}"], timeout_s=60, retry=SOON) as client:
         with pytest.raises(ConnectionFailed, match="Nothing answers at"):
             client.paint(b"x")
         assert not client.live()
@@ -307,7 +297,7 @@ def test_a_socket_that_is_not_there_is_said_to_be_missing(
     kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with kind("unix:triton.sock") as client:
+    with kind("unix:triton.sock", retry=SOON) as client:
         with pytest.raises(ConnectionFailed, match=r"There is no socket at unix:triton\.sock\. Start the server"):
             client.paint(b"x")
         assert not client.ready()
@@ -331,17 +321,11 @@ def test_a_triton_is_reached_by_name(kind: Any, endpoints: Endpoints, png: bytes
 @pytest.fixture(scope="module")
 def unix_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Triton has no option for a socket, but what it makes of a host and a port can be the name of one."""
-    folder, original = tmp_path_factory.mktemp("unix"), config.command_line
+    folder = tmp_path_factory.mktemp("unix")
     address = f"unix:{folder}/s"
     if len(address) > 90:
         pytest.skip(f"{folder} is too long for the path of a socket")
-    with contextlib.ExitStack() as stack:
-        with pytest.MonkeyPatch.context() as patch:  # over before another server is started
-            patch.setattr(
-                "sketchbridge_server.triton.command_line",
-                lambda *args, **options: [*original(*args, **options), f"--grpc-address={address}"],
-            )
-            endpoints = stack.enter_context(stand_in_server(folder / "repository", ("shoes",)))
+    with stand_in_server(folder / "repository", ("shoes",), (f"--grpc-address={address}",)) as endpoints:
         yield f"{address}:{endpoints.grpc_port}"
 
 

@@ -84,15 +84,9 @@ def test_where_nothing_traces_the_request_id_is_the_trace_id_and_nothing_is_mark
 
 
 def test_each_call_has_a_parent_id_of_its_own() -> None:
-    telemetry, request_id = Telemetry(), uuid.uuid4().hex
-    assert len({telemetry.begin("paint", None, request_id).headers for _ in range(100)}) == 100
-
-
-@pytest.mark.parametrize("request_id", ["", "0" * 32, "A" * 32, "a" * 31, "a" * 33, "order 17", "a" * 32 + "\n"])
-def test_a_request_id_that_can_be_no_trace_id_is_replaced_by_a_random_one(request_id: str) -> None:
-    first, second = (Telemetry().begin("paint", "shoes", request_id).headers[0][1] for _ in range(2))
-    assert TRACEPARENT.fullmatch(first)
-    assert first.split("-")[1] != second.split("-")[1]
+    telemetry = Telemetry()
+    values = [telemetry.begin("paint", None, uuid.uuid4().hex).headers[0][1] for _ in range(100)]
+    assert len({value.split("-")[2] for value in values}) == 100
 
 
 def test_neither_opentelemetry_nor_prometheus_is_imported_by_the_sdk_or_by_a_call() -> None:

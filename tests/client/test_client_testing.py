@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from sketchbridge_client import (
     Inference,
     InvalidArgument,
     InvalidInput,
+    ModelDetails,
     ModelKind,
     ModelNotFound,
     ModelNotReady,
@@ -164,6 +166,8 @@ def looks(result: Any) -> Any:
         return arrays, result.model, result.model_version
     if isinstance(result, list):
         return [looks(one) for one in result]
+    if isinstance(result, ModelDetails):  # Triton tells of an ensemble's outputs in any order
+        return replace(result, outputs=tuple(sorted(result.outputs, key=lambda output: output.name)))
     return result
 
 
@@ -552,6 +556,27 @@ def test_a_slow_model_takes_no_time_of_the_test(client: Client, fake: FakeServer
     assert client.paint(PNG, model="cats", timeout_s=0.001)
     with pytest.raises(InvalidArgument):
         fake.delay(-1)
+
+
+def test_a_slow_model_that_is_reached_at_the_second_try_takes_too_long(client: Client, fake: FakeServer) -> None:
+    fake.delay(100)
+    fake.fail_next("ABORTED")
+    with pytest.raises(RequestTimeout, match=r"within 60 s.* It was tried 2 times"):
+        client.paint(PNG, timeout_s=60)
+    assert [request.timeout_s for request in fake.requests] == [60, 60]  # as it was given
+
+
+def test_a_call_within_a_call_has_its_own_time(fake: FakeServer) -> None:
+    fake.delay(5.3)
+    with fake.client(timeout_s=6) as outer, fake.client(timeout_s=5.7) as inner:
+        fake.answer("shoes", lambda drawing: inner.paint(drawing, model="birds").bytes)
+        assert outer.paint(PNG)
+    assert [(request.model, request.timeout_s) for request in fake.requests] == [("shoes", 6), ("birds", 5.7)]
+
+
+def test_a_new_client_bears_as_many_failures_as_its_time_allows(client: Client, fake: FakeServer) -> None:
+    fake.fail_next("UNAVAILABLE", times=20)  # pauses of 16 s or so
+    assert client.paint(PNG, timeout_s=60).timings.attempts == 21
 
 
 def test_a_hedge_changes_nothing(kind: Callable[..., Any], fake: FakeServer) -> None:

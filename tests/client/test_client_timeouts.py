@@ -8,6 +8,7 @@ import pytest
 
 from sketchbridge_client import InvalidArgument
 from sketchbridge_client.timeouts import UNSET, Deadline, check_timeout_s
+from tests.client.clock import Clock
 
 
 @pytest.mark.parametrize(("given", "kept"), [(None, None), (30, 30.0), (0.25, 0.25), (np.float32(0.5), 0.5)])
@@ -43,3 +44,12 @@ def test_a_deadline_never_has_more_left_than_it_was_given_nor_less_than_nothing(
     assert remaining is not None
     assert 0 < remaining <= 60
     assert Deadline(1e-9).remaining_s() == 0
+
+
+def test_a_deadline_goes_by_the_clock_it_is_told(clock: Clock) -> None:
+    deadline = Deadline(2.0, clock=clock)
+    assert deadline.remaining_s() == 2
+    clock.now += 1.5
+    assert deadline.remaining_s() == 0.5
+    clock.now += 1.5
+    assert deadline.remaining_s() == 0
