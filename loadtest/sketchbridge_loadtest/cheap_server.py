@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,7 @@ def write_model(model: CheapModel, repository: Path) -> None:
     (version.parent / "config.pbtxt").write_text(_config(model))
 
 
+@cache
 def small_answer() -> bytes:
     """The PNG that a cheap painter paints: 256x256 pixels, about 1 KB."""
     columns = np.broadcast_to(np.arange(256, dtype=np.uint8), (256, 256))

@@ -5,8 +5,9 @@
 
 A real Triton serves a painter that does nothing, so that the way there and back is all that a call takes. It is
 measured with a sketch of 1 KB and with a 4K photo of some MB, which gets an eighth of the calls: the time of one
-caller's calls, and the throughput of eight callers (threads, or tasks of one event loop). Both ways run in this process
-and take turns, A B B A; read the difference and the ratio, not the milliseconds.
+caller's calls, and the throughput of eight callers (threads, or tasks of one event loop). A third way is tritonclient
+told what the SDK tells the server with each call: a deadline, an id, a trace and the output that is wanted. All run in
+this process and take turns, A B C C B A; read the differences and the ratios, not the milliseconds.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import json
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -29,9 +31,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from sketchbridge_client import AsyncClient, Client
+from sketchbridge_client.core import DEFAULT_TIMEOUT_S
 from sketchbridge_loadtest.cheap_server import ECHO, PAINTER, cheap_server, large_photo, small_sketch
 from sketchbridge_loadtest.interleaving import (
     Block,
+    Call,
     Round,
     Spread,
     Threads,
@@ -48,7 +52,7 @@ MOST_ADDED_MS = 0.3
 LEAST_RATIO = 0.95
 CALLERS = 8
 _FEWER_LARGE = 8  # a large picture takes that much longer
-_OURS, _BARE = "ours", "bare"
+_OURS, _BARE, _TOLD = "ours", "bare", "bare, told as much"
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,9 @@ class Cost:
     """What the SDK costs with one picture.
 
     added_ms: p50 of one caller's calls, ours less bare. ours_ms, bare_ms: those p50, medians over rounds. ratio: ours
-    over bare throughput with CALLERS callers. ours_per_s, bare_per_s: those throughputs, medians over rounds.
-    ours_cpu_ms, bare_cpu_ms: processor time of this process a call, with CALLERS callers; other programs disturb it
-    least.
+    over bare throughput with CALLERS callers. told_ratio: the same over bare calls that tell the server as much.
+    ours_per_s, bare_per_s: those throughputs, medians over rounds. ours_cpu_ms, bare_cpu_ms: processor time of this
+    process a call, with CALLERS callers; other programs disturb it least.
     """
 
     picture: str
@@ -67,6 +71,7 @@ class Cost:
     ours_ms: float
     bare_ms: float
     ratio: Spread
+    told_ratio: Spread
     ours_per_s: float
     bare_per_s: float
     ours_cpu_ms: float
@@ -129,12 +134,16 @@ class Tasks:
 
 
 class BareTriton:
-    """The call as one writes it with tritonclient. Over HTTP each thread has a client of its own, as it must."""
+    """The call as one writes it with tritonclient. Over HTTP each thread has a client of its own, as it must.
 
-    def __init__(self, url: str, protocol: str, model: str) -> None:
+    tells: whether it tells the server what the SDK does.
+    """
+
+    def __init__(self, url: str, protocol: str, model: str, *, tells: bool) -> None:
         self._module = importlib.import_module(f"tritonclient.{protocol}")
         self._address = _address(url)
         self._model = model
+        self._options = partial(_told, self._module) if tells else dict
         self._own = threading.local()
         self._shared = self._connect() if protocol == "grpc" else None
 
@@ -143,7 +152,7 @@ class BareTriton:
         client = self._shared or getattr(self._own, "client", None)
         if client is None:
             client = self._own.client = self._connect()
-        return _bare_answer(client.infer(self._model, [_bare_input(self._module, data)]))
+        return _bare_answer(client.infer(self._model, [_bare_input(self._module, data)], **self._options()))
 
     def close(self) -> None:
         """Hang up; those of threads hang up as their threads end."""
@@ -156,12 +165,13 @@ class BareTriton:
 
 @contextmanager
 def ways(url: str, protocol: str, client: str, model: str) -> Iterator[dict[str, Way]]:
-    """Both ways of calling a model, connected. client: "blocking" or "asyncio"."""
+    """The ways of calling a model, connected. client: "blocking" or "asyncio"."""
     with ExitStack() as stack:
         if client == "blocking":
             ours = stack.enter_context(Client(url))
-            bare = stack.enter_context(closing(BareTriton(url, protocol, model)))
-            calls = {_OURS: lambda data: ours.paint(data, model=model).bytes, _BARE: bare.call}
+            calls: dict[str, Call] = {_OURS: lambda data: ours.paint(data, model=model).bytes}
+            for name, tells in ((_BARE, False), (_TOLD, True)):
+                calls[name] = stack.enter_context(closing(BareTriton(url, protocol, model, tells=tells))).call
             yield {name: stack.enter_context(closing(Threads(call, most=CALLERS))) for name, call in calls.items()}
             return
         loop = stack.enter_context(closing(asyncio.new_event_loop()))
@@ -172,7 +182,7 @@ def ways(url: str, protocol: str, client: str, model: str) -> Iterator[dict[str,
 
 
 async def _connect(connections: AsyncExitStack, url: str, protocol: str, model: str) -> dict[str, AsyncCall]:
-    """Both ways in the running event loop; `connections` hangs up."""
+    """The ways in the running event loop; `connections` hangs up."""
     module = importlib.import_module(f"tritonclient.{protocol}.aio")
     ours = await connections.enter_async_context(AsyncClient(url))
     bare = await connections.enter_async_context(module.InferenceServerClient(_address(url)))
@@ -183,7 +193,10 @@ async def _connect(connections: AsyncExitStack, url: str, protocol: str, model: 
     async def paint_bare(data: bytes) -> bytes:
         return _bare_answer(await bare.infer(model, [_bare_input(module, data)]))
 
-    return {_OURS: paint, _BARE: paint_bare}
+    async def paint_told(data: bytes) -> bytes:
+        return _bare_answer(await bare.infer(model, [_bare_input(module, data)], **_told(module)))
+
+    return {_OURS: paint, _BARE: paint_bare, _TOLD: paint_told}
 
 
 def _address(url: str) -> str:
@@ -194,6 +207,18 @@ def _bare_input(module: Any, data: bytes) -> Any:
     tensor = module.InferInput("sketch", [1, 1], "BYTES")
     tensor.set_data_from_numpy(np.array([[data]], dtype=np.object_))
     return tensor
+
+
+def _told(module: Any) -> dict[str, Any]:
+    """What the SDK tells the server with each call, as options of tritonclient's `infer`."""
+    request_id = uuid.uuid4().hex
+    told = {
+        "outputs": [module.InferRequestedOutput("photo")],
+        "request_id": request_id,
+        "timeout": round(1e6 * DEFAULT_TIMEOUT_S),
+        "headers": {"traceparent": f"00-{request_id}-{request_id[16:]}-00"},
+    }
+    return {**told, "client_timeout": DEFAULT_TIMEOUT_S} if "grpc" in module.__name__ else told  # HTTP's has none
 
 
 def _bare_answer(result: Any) -> bytes:
@@ -213,22 +238,27 @@ def check_same(sides: Mapping[str, Way], pictures: Mapping[str, bytes]) -> None:
 def measure(sides: Mapping[str, Way], picture: str, data: bytes, *, calls: int, rounds: int) -> Cost:
     """What the SDK costs with one picture."""
 
-    def rounds_of(callers: int) -> tuple[list[Round], list[Round]]:
+    def rounds_of(callers: int) -> dict[str, list[Round]]:
         blocks = {side: partial(way.block, data, callers=callers, calls=calls) for side, way in sides.items()}
         for block in blocks.values():  # warm
             block()
-        found = interleave(blocks, rounds=rounds)
-        return found[_OURS], found[_BARE]
+        return interleave(blocks, rounds=rounds)
 
-    ours, bare = rounds_of(1)
-    ours_together, bare_together = rounds_of(CALLERS)
+    alone, together = rounds_of(1), rounds_of(CALLERS)
+    ours, bare = alone[_OURS], alone[_BARE]
+    ours_together, bare_together = together[_OURS], together[_BARE]
+
+    def ratio_to(other: str) -> Spread:
+        return spread([one.per_s / than.per_s for one, than in zip(ours_together, together[other], strict=True)])
+
     return Cost(
         picture=picture,
         size_bytes=len(data),
         added_ms=spread([one.p50_ms - other.p50_ms for one, other in zip(ours, bare, strict=True)]),
         ours_ms=median([one.p50_ms for one in ours]),
         bare_ms=median([one.p50_ms for one in bare]),
-        ratio=spread([one.per_s / other.per_s for one, other in zip(ours_together, bare_together, strict=True)]),
+        ratio=ratio_to(_BARE),
+        told_ratio=ratio_to(_TOLD),
         ours_per_s=median([one.per_s for one in ours_together]),
         bare_per_s=median([one.per_s for one in bare_together]),
         ours_cpu_ms=median([one.cpu_ms for one in ours_together]),
@@ -276,15 +306,16 @@ def as_text(costs: Sequence[Cost], run: str) -> str:
         "",
         f"One caller's p50, and the throughput of {CALLERS} callers; medians over rounds, quartiles in brackets.",
         f"Targets: at most {MOST_ADDED_MS} ms added, and a ratio of at least {LEAST_RATIO}.",
-        "Both ways, every byte of each picture came back from a model that echoes.",
+        "Each way, every byte of each picture came back from a model that echoes.",
+        "Told: over bare calls with a deadline, an id, a trace and the wanted output, as the SDK's have.",
         "",
-        "| picture | bytes | ours p50 ms | bare p50 ms | added ms | ours / bare calls/s | ratio | ours / bare cpu ms | "
-        "targets |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---|",
+        "| picture | bytes | ours p50 ms | bare p50 ms | added ms | ours / bare calls/s | ratio | ratio, told | "
+        "ours / bare cpu ms | targets |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     lines += [
         f"| {one.picture} | {one.size_bytes:,} | {one.ours_ms:.3f} | {one.bare_ms:.3f} | {one.added_ms} "
-        f"| {one.ours_per_s:.0f} / {one.bare_per_s:.0f} | {one.ratio} "
+        f"| {one.ours_per_s:.0f} / {one.bare_per_s:.0f} | {one.ratio} | {one.told_ratio} "
         f"| {one.ours_cpu_ms:.2f} / {one.bare_cpu_ms:.2f} | {one.verdict} |"
         for one in costs
     ]

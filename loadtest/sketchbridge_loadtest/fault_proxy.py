@@ -233,6 +233,8 @@ class FaultProxy:
         self._cuts_left = fault.times if isinstance(fault, CutAfter) else None
         self._changed.set_result(None)
         self._changed = self._loop.create_future()
+        for link in self._links:
+            link.wake()
 
     def _stop_listening(self) -> None:
         self._loop.remove_reader(self._listener)
@@ -311,7 +313,7 @@ class FaultProxy:
             return b""
         if isinstance(fault, Drip):
             portion = data[: max(1, int(fault.bytes_per_s * _DRIP_PERIOD_S))]
-            if await self._changes_within(len(portion) / fault.bytes_per_s):
+            if await link.is_woken_within(len(portion) / fault.bytes_per_s):
                 return data
         elif isinstance(fault, CutAfter) and fault.side is side:
             portion = data[: fault.count - link.passed]
@@ -339,10 +341,6 @@ class FaultProxy:
     async def _until_heard(self, side: Side) -> None:
         while self._swallows(side):
             await asyncio.wait({self._changed})  # awaited itself, it would be cancelled together with one waiter
-
-    async def _changes_within(self, seconds: float) -> bool:
-        changed, _ = await asyncio.wait({self._changed}, timeout=seconds)
-        return bool(changed)
 
     async def _receive(self, link: _Link, side: Side) -> bytes:
         with _breaking(side):
@@ -372,6 +370,17 @@ class _Link:
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self.passed = 0  # bytes that count for the CutAfter of now
         self.condemned = False  # its cut is decided; nothing more is carried
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        self._woken.set()
+        self._woken = asyncio.Event()
+
+    async def is_woken_within(self, seconds: float) -> bool:
+        # Each link has an event of its own: thousands that wait for one are slow to stop waiting.
+        with suppress(asyncio.TimeoutError):
+            return await asyncio.wait_for(self._woken.wait(), seconds)
+        return False
 
     def end(self, ending: Ending) -> None:
         if not self.ended.done():

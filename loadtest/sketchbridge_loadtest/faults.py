@@ -35,13 +35,13 @@ from sketchbridge_loadtest.fault_proxy import (
     Drip,
     Ending,
     Fault,
-    FaultProxy,
     HalfOpen,
     PassThrough,
     Refuse,
     ResetStorm,
     Side,
 )
+from sketchbridge_loadtest.fault_proxy_process import FaultProxyProcess
 from sketchbridge_loadtest.machine import describe_machine
 from sketchbridge_server import ServerConfig, TritonServer
 from sketchbridge_server.stubs import find_stubs
@@ -95,7 +95,7 @@ class Bench:
 
     repository: Path
     servers: list[TritonServer]
-    proxies: list[FaultProxy]
+    proxies: list[FaultProxyProcess]
     protocol: str
 
     def upstream(self, index: int) -> str:
@@ -135,7 +135,7 @@ class Bench:
         self.servers[index].stop(grace_period_s=0)
         self.servers[index].start()
         self.servers[index].wait_until_ready()
-        self.proxies[index].upstream = self.upstream(index)
+        self.proxies[index].lead_to(self.upstream(index))
         self.proxies[index].inject(PassThrough())
         self.proxies[index].cut_all(Ending.RST)
 
@@ -234,7 +234,7 @@ def bench(protocol: str) -> Iterator[Bench]:
         config = ServerConfig(repositories=(folder,), http_port=0, grpc_port=0, metrics_port=0, grace_period_s=2)
         servers = [stack.enter_context(TritonServer(config)) for _ in range(2)]
         made = Bench(folder, servers, [], protocol)
-        made.proxies.extend(stack.enter_context(FaultProxy(made.upstream(index))) for index in range(2))
+        made.proxies.extend(stack.enter_context(FaultProxyProcess(made.upstream(index))) for index in range(2))
         yield made
 
 

@@ -12,32 +12,17 @@ from pathlib import Path
 import pytest
 
 from sketchbridge_loadtest.backends import VARIANTS, Figures, Likeness, as_text, machine, measure
-from sketchbridge_loadtest.overhead import Paint
+from tests.loadtest.paints import noting, taking
 
 
 def test_rounds_alternate_and_each_variant_goes_first_in_turn() -> None:
     order: list[str] = []
-
-    def side(name: str) -> Paint:
-        def paint(data: bytes) -> bytes:
-            order.append(name)
-            return data
-
-        return paint
-
-    measure({name: side(name) for name in "abc"}, [b"x"], [], callers=1, rounds=3)
+    measure({name: noting(name, order) for name in "abc"}, [b"x"], [], callers=1, rounds=3)
     assert "".join(order) == "abcbcacab"
 
 
 def test_ratios_are_over_the_first_variant() -> None:
-    def side(seconds: float) -> Paint:
-        def paint(data: bytes) -> bytes:
-            time.sleep(seconds)
-            return data
-
-        return paint
-
-    slow, fast = measure({"slow": side(0.03), "fast": side(0.003)}, [b"x"] * 5, [], callers=1, rounds=3)
+    slow, fast = measure({"slow": taking(0.03), "fast": taking(0.003)}, [b"x"] * 5, [], callers=1, rounds=3)
     assert slow.ratio == 1
     assert fast.ratio > 2
     assert fast.throughput > slow.throughput

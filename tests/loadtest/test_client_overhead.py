@@ -36,6 +36,7 @@ def cost(added_ms: float, ratio: float) -> Cost:
         ours_ms=1.0,
         bare_ms=0.9,
         ratio=spread([ratio]),
+        told_ratio=spread([1.25]),
         ours_per_s=1000,
         bare_per_s=1010,
         ours_cpu_ms=0.3,
@@ -82,9 +83,11 @@ def test_a_call_that_fails_is_not_measured_but_told() -> None:
 
 
 def test_what_is_added_is_a_difference_and_throughput_a_ratio() -> None:
-    found = measure({"ours": Steady(0.003), "bare": Steady(0.002)}, "sketch", b"x", calls=8, rounds=3)
+    sides = {"ours": Steady(0.003), "bare": Steady(0.002), "bare, told as much": Steady(0.006)}
+    found = measure(sides, "sketch", b"x", calls=8, rounds=3)
     assert dataclasses.astuple(found.added_ms) == pytest.approx((1.0, 1.0, 1.0))
     assert dataclasses.astuple(found.ratio) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    assert dataclasses.astuple(found.told_ratio) == pytest.approx((2.0, 2.0, 2.0))
     assert found.ours_ms == pytest.approx(3.0)
     assert found.bare_ms == pytest.approx(2.0)
     assert found.bare_per_s == pytest.approx(CALLERS / 0.002)

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from sketchbridge_loadtest.machine import describe_machine
-from sketchbridge_loadtest.overhead import Comparison, Figures, Paint, StepCost, as_text, compare, run_round
+from sketchbridge_loadtest.overhead import Comparison, Figures, StepCost, as_text, compare, run_round
+from tests.loadtest.paints import noting, taking
 
 
 def test_a_round_makes_every_call_once_with_that_many_callers_at_most() -> None:
@@ -30,27 +31,12 @@ def test_a_round_makes_every_call_once_with_that_many_callers_at_most() -> None:
 
 def test_rounds_alternate_and_so_does_who_goes_first() -> None:
     order: list[str] = []
-
-    def side(name: str) -> Paint:
-        def paint(data: bytes) -> bytes:
-            order.append(name)
-            return data
-
-        return paint
-
-    compare(side("s"), side("i"), [b"x"], callers=1, rounds=3, calls=1)
+    compare(noting("s", order), noting("i", order), [b"x"], callers=1, rounds=3, calls=1)
     assert "".join(order) == "siissi"
 
 
 def test_the_ratio_is_served_over_in_process() -> None:
-    def side(seconds: float) -> Paint:
-        def paint(data: bytes) -> bytes:
-            time.sleep(seconds)
-            return data
-
-        return paint
-
-    found = compare(side(0.02), side(0.002), [b"x"], callers=1, rounds=3, calls=5)
+    found = compare(taking(0.02), taking(0.002), [b"x"], callers=1, rounds=3, calls=5)
     assert found.ratio == pytest.approx(found.served.throughput / found.in_process.throughput, rel=0.5)
     assert found.ratio < 1
 
