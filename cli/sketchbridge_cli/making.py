@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from sketchbridge_cli.folders import STREAM
@@ -85,4 +85,5 @@ def _record(job: Job, pictures: Mapping[str, Picture]) -> dict[str, Any]:
         "model_version": made.model_version,
         "request_id": made.request_id,
         "elapsed_s": round(made.elapsed_s, 6),
+        "steps": [asdict(step) for step in made.timings.steps],
     }

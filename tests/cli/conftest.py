@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import os
-import runpy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,9 +11,7 @@ import pytest
 from PIL import Image
 
 from sketchbridge_server.config import Endpoints
-
-# Test files are no package (importlib mode), so what two folders share is run by its path.
-stand_in_server = runpy.run_path(str(Path(__file__).parent.parent / "client" / "stand_in.py"))["stand_in_server"]
+from tests.client.stand_in import stand_in_server
 
 
 @pytest.fixture(scope="session")
@@ -28,8 +25,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def mortal_server(tmp_path_factory: pytest.TempPathFactory) -> AbstractContextManager[Endpoints]:
     """A server of sketches for one test alone, to be started and stopped by it."""
-    server: AbstractContextManager[Endpoints] = stand_in_server(tmp_path_factory.mktemp("repository"), ("sketch",))
-    return server
+    return stand_in_server(tmp_path_factory.mktemp("repository"), ("sketch",))
 
 
 @pytest.fixture

@@ -121,6 +121,7 @@ def test_json_has_one_shape_for_what_went_well_and_what_did_not(
     (done,) = answer["done"]
     assert done["elapsed_s"] > 0
     assert len(done["request_id"]) == 32
+    assert done["steps"][0] == {"model": "decode", "queue_s": None, "compute_s": 0.0001}
     assert {key: done[key] for key in ("input", "outputs", "format", "model", "model_version")} == {
         "input": "a.png",
         "outputs": {"photo": "a_shoes.png"},

@@ -25,9 +25,10 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
-from sketchbridge_server import ServerConfig, TritonServer
+from sketchbridge_server import TritonServer
 from sketchbridge_server.deadlines import VARIABLE
 from tests.integration.in_process import REPOSITORY
+from tests.server.conftest import RepositoryBuilder, local_config
 
 pytestmark = pytest.mark.server
 
@@ -206,32 +207,17 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def write_models(folder: Path, **models: tuple[str, str]) -> None:
-    """Each model's code and configuration."""
-    for name, (code, config) in models.items():
-        (folder / name / "1").mkdir(parents=True)
-        (folder / name / "config.pbtxt").write_text(config)
-        if code:
-            (folder / name / "1" / "model.py").write_text(code)
-
-
-def local_config(folder: Path, **settings: Any) -> ServerConfig:
-    return ServerConfig((folder,), http_port=0, grpc_port=0, metrics_port=0, grace_period_s=5, **settings)
-
-
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     folder = tmp_path_factory.mktemp("models")
-    write_models(
-        folder,
-        step=(STEP, NAMES + shipped_queue("decode")),
-        step_of_batches=(STEP, NAMES + BATCH_OF_THREE),
-        step_without_batcher=(STEP, NAMES),
-        drop_in=(DROP_IN, NAMES + shipped_queue("shoes_generator")),
-        drop_in_without_batcher=(DROP_IN, NAMES),
-        last=(DROP_IN, NAMES),
-        ensemble=("", ENSEMBLE),
-    )
+    builder = RepositoryBuilder(folder)
+    builder.python("step", STEP, NAMES + shipped_queue("decode"))
+    builder.python("step_of_batches", STEP, NAMES + BATCH_OF_THREE)
+    builder.python("step_without_batcher", STEP, NAMES)
+    builder.python("drop_in", DROP_IN, NAMES + shipped_queue("shoes_generator"))
+    builder.python("drop_in_without_batcher", DROP_IN, NAMES)
+    builder.python("last", DROP_IN, NAMES)
+    builder.ensemble("ensemble", ENSEMBLE)
     with TritonServer(local_config(folder)) as server:
         yield server
 
@@ -355,7 +341,7 @@ class TritonPythonModel:
 
 
 def test_a_restart_begins_with_an_empty_table_and_a_stop_leaves_none(tmp_path: Path) -> None:
-    write_models(tmp_path, step=(STEP, NAMES), tell=(TELL, NAMES))
+    RepositoryBuilder(tmp_path).python("step", STEP, NAMES).python("tell", TELL, NAMES)
     server = TritonServer(local_config(tmp_path))
     paths = []
     for _ in range(2):
@@ -371,7 +357,7 @@ def test_a_restart_begins_with_an_empty_table_and_a_stop_leaves_none(tmp_path: P
 
 def test_a_server_that_is_told_to_has_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "/of/another/server")
-    write_models(tmp_path, tell=(TELL, NAMES))
+    RepositoryBuilder(tmp_path).python("tell", TELL, NAMES)
     with (
         TritonServer(local_config(tmp_path, refuse_expired=False)) as server,
         triton_grpc.InferenceServerClient(server.endpoints.grpc_url) as client,
