@@ -31,7 +31,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sketchbridge_server.shared_table import SHORTEST_ID, WORD, WORD_BYTES, create_file, joining, key_of
+from sketchbridge_server.shared_table import SHORTEST_ID, WORD_BYTES, check_of, create_file, joining, key_of
 
 VARIABLE = "SKETCHBRIDGE_DEADLINES"
 """The environment variable that tells a model's process where the table is; without it nothing is noted or refused."""
@@ -42,8 +42,6 @@ COLUMNS = 8
 _ROW_WORDS = 2 * COLUMNS  # the times of all columns, then their checks
 _WRITERS = 0  # the word that counts the processes that note; the rest of the header's row is free
 SIZE_BYTES = WORD_BYTES * _ROW_WORDS * (1 + SLOTS)  # 1 MiB and the header
-
-_ODD = 0x9E3779B97F4A7C15  # any odd number with bits all over
 
 
 def create_table(path: Path) -> None:
@@ -77,7 +75,7 @@ class DeadlineTable:
         with self._lock:
             now = self._clock()
             self._words[time_at] = now
-            self._words[time_at + COLUMNS] = _check(key, now)
+            self._words[time_at + COLUMNS] = check_of(key, now)
 
     def has_passed(self, request_id: str, timeout_us: int) -> bool:
         """Whether a request's time is over; False if that is not known."""
@@ -88,7 +86,7 @@ class DeadlineTable:
         # Word by word, times first: what is stored meanwhile is newer than any time that counts.
         cells = self._words[row : row + _ROW_WORDS].tolist()
         noted = max(cells[:COLUMNS])
-        if cells[COLUMNS + cells.index(noted)] != _check(key, noted):
+        if cells[COLUMNS + cells.index(noted)] != check_of(key, noted):
             return False
         return self._clock() > noted + 1000 * timeout_us
 
@@ -96,7 +94,3 @@ class DeadlineTable:
 def _row(key: int) -> int:
     """Where the row of a key's slot begins, in words; the header is a row too."""
     return _ROW_WORDS * (1 + key % SLOTS)
-
-
-def _check(key: int, now: int) -> int:
-    return key ^ (now * _ODD & WORD)

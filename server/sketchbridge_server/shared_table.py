@@ -16,11 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 WORD_BYTES = 8
-WORD = 2**64 - 1
-"""The largest word; `& WORD` is what is left of a number in one."""
 
 SHORTEST_ID = 16
 """Shorter ids are counters and names, which repeat, rather than ids. No table takes them."""
+
+_WORD = 2**64 - 1  # the largest word; `& _WORD` is what is left of a number in one
+_ODD, _OTHER_ODD = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F  # any odd numbers with bits all over
 
 
 def create_file(path: Path, size_bytes: int, *, reserved_bytes: int) -> None:
@@ -59,3 +60,8 @@ def key_of(request_id: str, timeout_us: int) -> int:
     """A request's key, a word; the same in all processes, unlike `hash`."""
     text = f"{timeout_us} {request_id}".encode(errors="surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=WORD_BYTES).digest(), "little")
+
+
+def check_of(key: int, time_ns: int, other_time_ns: int = 0) -> int:
+    """A word to store after a request's times, by which a reader knows whose they are and that none was changed."""
+    return key ^ (time_ns * _ODD + other_time_ns * _OTHER_ODD & _WORD)

@@ -2,7 +2,7 @@
 
 Triton tells a model nothing of when a request was queued, and its answers can carry no parameters. So each process that
 serves a model stamps, for each request, when its turn began and when it ended. The step that is asked for the times
-looks the stamps up and tells what the request went through. **A time that is in doubt is left out**:
+looks the stamps up and tells what the request went through. What can be seen to be another's is left out:
 
 - Each process has a column, so that each cell has one writer, and a cell holds the newest turn whose request fell on
   it. It is two times and a check that mixes them with the request's key: a cell that was written over by another
@@ -12,11 +12,12 @@ looks the stamps up and tells what the request went through. **A time that is in
   step twice. A stamp of the same request that is neither before all that nor within it comes of another call with the
   same id; then nothing is told but the step itself. So it is if the step that asks has had its turn already, as where
   somebody calls it by itself with the id of an ensemble's call.
-- Two calls at once with one id and one `timeout` can hardly be told apart; ids are there for that.
+- **Calls that go on at once with one id and one `timeout` may be told each other's times**: where their turns do not
+  overlap, one's stamps look like those of the other. Ids are there to tell calls apart.
 
 A backend that is not in Python stamps nothing: its time counts as waiting of the step after it.
 
-Each process takes the memory of its own column, 192 KiB, and keeps it. One that finds no column left stamps nothing.
+Each process takes the memory of its own column, 192 KiB, and keeps it. One that finds none left goes without the table.
 The clock is CLOCK_MONOTONIC, one for all processes of a machine. A stamp takes about 2 us; with 8 processes,
 looking up and writing the text take about 15 us.
 """
@@ -31,7 +32,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from sketchbridge_server.shared_table import SHORTEST_ID, WORD, WORD_BYTES, create_file, joining, key_of
+from sketchbridge_server.shared_table import SHORTEST_ID, WORD_BYTES, check_of, create_file, joining, key_of
 
 VARIABLE = "SKETCHBRIDGE_STEP_TIMES"
 """The environment variable that tells a model's process where the table is; without it nothing is stamped."""
@@ -50,8 +51,6 @@ _COLUMN_BYTES = WORD_BYTES * _CELL_WORDS * SLOTS
 _TITLES_BYTES = WORD_BYTES * _TITLE_WORDS * (1 + COLUMNS)
 SIZE_BYTES = _TITLES_BYTES + COLUMNS * _COLUMN_BYTES
 
-_ODD, _OTHER_ODD = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F  # any odd numbers with bits all over
-
 
 class Stamp(NamedTuple):
     """A step's turn with a request. is_first: whether the step takes bytes, so that ensembles begin with it."""
@@ -68,43 +67,44 @@ def create_table(path: Path) -> None:
 
 
 class StepTimes:
-    """The table in `path`, as the process of one model uses it, one thread at a time for stamps."""
+    """The table in `path`, as the process of one model uses it: one thread at a time stamps, any may look up."""
 
     def __init__(self, path: Path, *, model: str, is_first: bool, clock: Callable[[], int] = time.monotonic_ns) -> None:
         """Map the table and take a column, for good.
 
         clock: nanoseconds; the same for all processes of the table. Raises OSError if the file is not there or there
-        is no memory for a column, ValueError if it is no table.
+        is no column left or no memory for one, ValueError if it is no table.
         """
         self.model = _shortened(model)
         self._is_first = is_first
         self._clock = clock
-        self._titles: list[tuple[str, bool]] = []
+        self._titles: tuple[tuple[str, bool], ...] = ()
         with joining(path, SIZE_BYTES) as (self._words, file):
             number = self._words[_WRITERS]
-            self._column = number if number < COLUMNS else None
-            if self._column is not None:
-                os.posix_fallocate(file, WORD_BYTES * _first_word(number), _COLUMN_BYTES)
-                name = self.model.encode().ljust(LONGEST_NAME_BYTES, b"\0")
-                title_at = _TITLE_WORDS * (1 + number)
-                self._words[title_at] = is_first
-                self._words[title_at + 1 : title_at + _TITLE_WORDS] = memoryview(name).cast("Q")
-                self._words[_WRITERS] = number + 1
+            if number >= COLUMNS:
+                raise OSError(f"all {COLUMNS} columns are taken until the server is started again")
+            os.posix_fallocate(file, WORD_BYTES * _first_word(number), _COLUMN_BYTES)
+            name = self.model.encode().ljust(LONGEST_NAME_BYTES, b"\0")
+            title_at = _TITLE_WORDS * (1 + number)
+            self._words[title_at] = is_first
+            self._words[title_at + 1 : title_at + _TITLE_WORDS] = memoryview(name).cast("Q")
+            self._words[_WRITERS] = number + 1
+        self._column = number
 
     def stamp(self, request_id: str, timeout_us: int, began_ns: int, ended_ns: int) -> None:
         """Say when this model's turn with a request began and ended. timeout_us: what it was given; 0 is no limit."""
-        if self._column is None or len(request_id) < SHORTEST_ID:
+        if len(request_id) < SHORTEST_ID:
             return
         key = key_of(request_id, timeout_us)
         cell = _first_word(self._column) + _CELL_WORDS * (key % SLOTS)
         self._words[cell] = began_ns
         self._words[cell + 1] = ended_ns
-        self._words[cell + 2] = _check(key, began_ns, ended_ns)
+        self._words[cell + 2] = check_of(key, began_ns, ended_ns)
 
     def told(self, request_id: str, timeout_us: int, began_ns: int) -> list[Stamp]:
         """The steps of a request up to this one, whose turn began then and ends now; this one alone in doubt."""
         before: list[Stamp] = []
-        if not self._is_first and self._column is not None:
+        if not self._is_first:
             before = steps_before(self._stamps(key_of(request_id, timeout_us)), self.model, began_ns)
         return [*before, Stamp(self.model, self._is_first, began_ns, self._clock())]
 
@@ -112,17 +112,22 @@ class StepTimes:
         cell = _first_word(0) + _CELL_WORDS * (key % SLOTS)
         for model, is_first in self._read_titles():
             began_ns, ended_ns, check = self._words[cell : cell + _CELL_WORDS].tolist()
-            if check == _check(key, began_ns, ended_ns):
+            if check == check_of(key, began_ns, ended_ns):
                 yield Stamp(model, is_first, began_ns, ended_ns)
             cell += _CELL_WORDS * SLOTS
 
-    def _read_titles(self) -> list[tuple[str, bool]]:
-        """Of the columns in use; a title stays as it is."""
-        for column in range(len(self._titles), self._words[_WRITERS]):
-            title_at = _TITLE_WORDS * (1 + column)
-            name = self._words[title_at + 1 : title_at + _TITLE_WORDS].tobytes().rstrip(b"\0").decode()
-            self._titles.append((name, bool(self._words[title_at])))
-        return self._titles
+    def _read_titles(self) -> tuple[tuple[str, bool], ...]:
+        """Of the columns in use; a title stays as it is. Each of several threads makes a list of its own."""
+        titles = self._titles
+        count = self._words[_WRITERS]
+        if len(titles) < count:
+            titles = self._titles = tuple(self._read_title(column) for column in range(count))
+        return titles
+
+    def _read_title(self, column: int) -> tuple[str, bool]:
+        title_at = _TITLE_WORDS * (1 + column)
+        name = self._words[title_at + 1 : title_at + _TITLE_WORDS].tobytes().rstrip(b"\0").decode()
+        return name, bool(self._words[title_at])
 
 
 def steps_before(stamps: Iterable[Stamp], model: str, began_ns: int) -> list[Stamp]:
@@ -155,10 +160,6 @@ def as_json(steps: Sequence[Stamp]) -> bytes:
 
 def _first_word(column: int) -> int:
     return (_TITLES_BYTES + column * _COLUMN_BYTES) // WORD_BYTES
-
-
-def _check(key: int, began_ns: int, ended_ns: int) -> int:
-    return key ^ (began_ns * _ODD + ended_ns * _OTHER_ODD & WORD)
 
 
 def _shortened(model: str) -> str:

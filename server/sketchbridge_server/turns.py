@@ -37,8 +37,16 @@ class Turns:
     def __init__(self, *, model: str, is_first: bool) -> None:
         self._model = model
         self._is_first = is_first
-        self._deadlines = _open(deadlines.VARIABLE, lambda path: DeadlineTable(path, notes=is_first))
-        self._times = _open(step_times.VARIABLE, lambda path: StepTimes(path, model=model, is_first=is_first))
+        self._deadlines = _open(
+            deadlines.VARIABLE,
+            lambda path: DeadlineTable(path, notes=is_first),
+            without=f"ensembles with {model} will work on requests whose time is over",
+        )
+        self._times = _open(
+            step_times.VARIABLE,
+            lambda path: StepTimes(path, model=model, is_first=is_first),
+            without=f"{model} will tell no times but its own, and no other step will tell of it",
+        )
 
     def begin(self, requests: list[Any]) -> int:
         """To be called with new requests as soon as they have come. Returns when that was, for `end` and `told`."""
@@ -75,14 +83,15 @@ class Turns:
         return step_times.as_json(self._times.told(request.request_id(), request.timeout(), began_ns))
 
 
-def _open(variable: str, open_table: Callable[[Path], Table]) -> Table | None:
+def _open(variable: str, open_table: Callable[[Path], Table], *, without: str) -> Table | None:
+    """The table that an environment variable tells of, if any. without: what to say comes of it if it can't be used."""
     path = os.environ.get(variable)
     if not path:
         return None
     try:
         return open_table(Path(path))
     except (OSError, ValueError) as exc:
-        logger.warning("left out, %s is %s: %s", variable, path, exc)
+        logger.warning("%s: cannot use %s: %s", without, path, exc)
         return None
 
 

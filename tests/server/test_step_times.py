@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import example, given
@@ -247,19 +249,46 @@ def test_any_stamps_at_all_give_steps_in_order_from_a_first_one_or_nothing(found
     assert all(one.ended_ns <= after.began_ns for one, after in itertools.pairwise(ends))
 
 
-def test_a_process_too_many_stamps_nothing_and_harms_nobody(steps: Steps, join: Join) -> None:
+def test_a_process_too_many_is_refused_and_harms_nobody(steps: Steps, join: Join) -> None:
     for number in range(COLUMNS - 3):
         join(f"model_{number}")
-    extra = join("extra")
+    with pytest.raises(OSError, match="all 64 columns are taken until the server is started again"):
+        join("extra")
     steps.take(steps.decode)
-    steps.take(extra)
-    assert steps.tell(extra) == ["extra"]
     assert steps.tell(steps.encode) == ["decode", "encode"]
 
 
 def test_who_joins_later_is_told_of(steps: Steps, join: Join) -> None:
     steps.take(steps.decode)
     assert steps.tell(steps.encode) == ["decode", "encode"]
+    late = join("cats_generator")
+    steps.take(steps.decode)
+    steps.take(late)
+    assert steps.tell(steps.encode) == ["decode", "cats_generator", "encode"]
+
+
+@dataclass
+class Interrupted:
+    """Words of a table. meanwhile: what another thread does just before several of them are read for the first time."""
+
+    words: memoryview[int]
+    meanwhile: Callable[[], object] | None
+
+    def __getitem__(self, at: Any) -> Any:
+        meanwhile = self.meanwhile
+        if meanwhile is not None and isinstance(at, slice):
+            self.meanwhile = None
+            meanwhile()
+        return self.words[at]
+
+    def __setitem__(self, at: Any, word: Any) -> None:
+        self.words[at] = word
+
+
+def test_threads_that_read_the_names_at_once_do_not_mix_them_up(steps: Steps, join: Join) -> None:
+    look_up = functools.partial(steps.encode.told, ID, TIMEOUT_US, 1)
+    steps.encode._words = cast("Any", Interrupted(steps.encode._words, look_up))
+    look_up()
     late = join("cats_generator")
     steps.take(steps.decode)
     steps.take(late)
