@@ -22,7 +22,8 @@ LARGE_HEIGHT, LARGE_WIDTH = 2160, 3840
 
 @dataclass(frozen=True)
 class CheapModel:
-    """A model that does nothing. Its input is `sketch` and its output `photo`, as a painter's.
+    """A model that does nothing. Its input is `sketch` and its output `photo`, as a painter's; one that answers with
+    files has `timings` too.
 
     input_type, output_type: as a config has them, such as "TYPE_STRING". echoes: answers with what it was given; else
     with a small PNG, or zeros if its output is numbers.
@@ -106,6 +107,8 @@ def _config(model: CheapModel) -> str:
         "dynamic_batching { }",
         "instance_group { kind: KIND_CPU count: 1 }",
     ]
+    if model.output_type == "TYPE_STRING":
+        lines.append('output { name: "timings" data_type: TYPE_STRING dims: [1] }')
     if model.echoes:
         lines.append('parameters { key: "echo" value { string_value: "true" } }')
     return "\n".join([*lines, ""])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class FaultProxyProcess:
-    """Does what a FaultProxy does, while its `with` block lasts, and ends with its parent.
+    """Does what a FaultProxy does, while its `with` block lasts.
 
     upstream: the server, as "host:port". url: where clients connect.
     """
