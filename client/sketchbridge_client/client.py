@@ -53,7 +53,7 @@ class Client:
     without limit. The server works on no request whose time is over before its turn comes.
     retry: how often and how long a request that failed is sent again; NEVER for once, as for `infer` on a model that
     keeps state. All other verbs are idempotent.
-    hedge: send a second copy of a request that takes unusually long; None for no.
+    hedge: send a second copy of a request that takes unusually long; None for no. Not with retry=NEVER.
     tls: how to trust the server, and how to be trusted; without it grpcs:// and https:// trust the system's
     authorities.
     token: a bearer token, or a function that returns the present one. api_key: sent as `x-api-key`. headers: sent with

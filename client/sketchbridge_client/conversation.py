@@ -59,15 +59,11 @@ class Hedge:
 
 @dataclass(slots=True)
 class Settled:
-    """A request that was answered. target: by which server. tries: the one that was answered included.
-
-    sent_s: seconds that any try of it was on its way.
-    """
+    """A request that was answered. target: by which server. tries: the one that was answered included."""
 
     reply: Reply
     target: int
     tries: int
-    sent_s: float
 
 
 class Servers:
@@ -118,15 +114,14 @@ class Servers:
                 outcome = yield from self._send(target, request, remaining_s, observation)
             else:
                 target, outcome = yield from self._race(target, request, remaining_s, after_s, observation)
-            took_s = time.perf_counter() - started
-            story.sent_s += took_s
+            observation.sent_s += time.perf_counter() - started
             story.tries += 1
             if not isinstance(outcome, Failed):
                 observation.tried(None, self.targets[target].url)
                 self.balancer.well(target)
                 if story.tries > 1:
                     self._budget.give_back()
-                return Settled(outcome, target, story.tries, story.sent_s)
+                return Settled(outcome, target, story.tries)
             observation.tried(outcome, self.targets[target].url)
             story.note(target, outcome, self.clock())
             wait_s = yield from self._wait_s(request, story)
@@ -254,7 +249,8 @@ class Servers:
             story.dead.discard(story.last_target)
             return self._reached or self.clock() - story.began_at < self._retry.first_contact_s
         if again is Again.ELSEWHERE:
-            return story.tries < len(self.targets)
+            story.unfit.add(story.last_target)
+            return len(story.unfit) < len(self.targets)
         if again is Again.FEW_TIMES:
             if story.last_target not in story.dead:  # else it is still the same death
                 story.dead.add(story.last_target)
@@ -315,9 +311,9 @@ class _Story:
         "failed",
         "last_target",
         "over",
-        "sent_s",
         "tried_at",
         "tries",
+        "unfit",
     )
 
     def __init__(self, began_at: float, deadline: Deadline) -> None:
@@ -327,7 +323,7 @@ class _Story:
         self.tries = 0
         self.deaths = 0
         self.dead: set[int] = set()  # targets whose process died, and that have not been restarted since
-        self.sent_s = 0.0
+        self.unfit: set[int] = set()  # targets that will not do, whatever is sent to them
         self.last_target = 0
         self.failed = _NOTHING
         self.over = False  # the deadline has passed

@@ -57,6 +57,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_URL = "127.0.0.1:8001"
 DEFAULT_TIMEOUT_S = 30.0
 _HAS_NO_TIMINGS = f"unexpected inference output '{TIMINGS}'"  # Triton's words
+_ASK_AGAIN_S = 600.0  # a model for its timings, if it had none
 _EXPLAIN_TIMEOUT_S = 2.0  # for asking what models there are, once a call has failed already
 
 # Tells requests apart. Not the generator of the module, which a caller may seed.
@@ -87,7 +88,7 @@ class Core:
         self._timeout_s = check_timeout_s(timeout_s)
         self._telemetry = telemetry
         self._max_batch_sizes: dict[str, int] = {}
-        self._without_timings: set[str] = set()  # models
+        self._without_timings: dict[str, float] = {}  # models, and when they said so
 
     def pictures(self, call: Call, given: Any, bgr: bool, timeout_s: Timeout, read: Read[T]) -> Program[T | list[T]]:  # noqa: FBT001
         """A verb on one picture, or on a batch of them."""
@@ -124,7 +125,7 @@ class Core:
         sent = {name: check_parameter(name, value) for name, value in (parameters or {}).items()}
 
         def work(deadline: Deadline, observation: Observation, request_id: str) -> Program[Inference]:
-            clock = _Clock()
+            began_s = time.perf_counter()
             tensors: tuple[Tensor, ...] = yield Prepare(lambda: tensors_of(inputs))
             request = Infer(model, version, tensors, tuple(outputs), sent, request_id)
             settled = yield from self._ask_model(request, None, deadline, observation)
@@ -141,7 +142,7 @@ class Core:
                 model_version=inferred.version,
                 request_id=request_id,
                 parameters=inferred.parameters,
-                timings=clock.timings(settled),
+                timings=_timings(began_s, observation, settled),
             )
 
         return self.call_of("infer", model, limit_s, work)
@@ -224,12 +225,12 @@ class Core:
         observation: Observation,
         request_id: str,
     ) -> Program[T]:
-        clock = _Clock()
+        began_s = time.perf_counter()
         if isinstance(picture, bytes):  # nothing to wait for
             data = encoded_bytes(picture, name=call.input_name, bgr=bgr)
         else:
             data = yield Prepare(lambda: encoded_bytes(picture, name=call.input_name, bgr=bgr))
-        (answer,) = yield from self._answers(call, [data], deadline, observation, request_id, clock)
+        (answer,) = yield from self._answers(call, [data], deadline, observation, request_id, began_s)
         return read(answer)
 
     def _batch(
@@ -242,7 +243,7 @@ class Core:
         observation: Observation,
         request_id: str,
     ) -> Program[list[T]]:
-        clock = _Clock()
+        began_s = time.perf_counter()
         files, errors = yield Prepare(lambda: encode_batch(pictures, name=call.input_name, bgr=bgr))
         good = [index for index, file in enumerate(files) if file is not None]
         size = 1
@@ -254,7 +255,7 @@ class Core:
             indices = waiting.pop(0)
             try:
                 answers = yield from self._answers(
-                    call, [files[index] for index in indices], deadline, observation, request_id, clock
+                    call, [files[index] for index in indices], deadline, observation, request_id, began_s
                 )
             except InvalidInput as exc:
                 if len(indices) > 1:  # one of them is bad, and spoils it for the others: each alone
@@ -280,19 +281,27 @@ class Core:
         deadline: Deadline,
         observation: Observation,
         request_id: str,
-        clock: _Clock,
+        began_s: float,
     ) -> Program[list[Answer]]:
-        with_timings = call.model not in self._without_timings
+        refused = 0
+        with_timings = self._tells_timings(call.model)
         request = infer_request(call, files, request_id, with_timings=with_timings)
         try:
             settled = yield from self._ask_model(request, call.wanted, deadline, observation)
         except InvalidInput as exc:
             if not with_timings or _HAS_NO_TIMINGS not in str(exc):
                 raise
-            self._without_timings.add(call.model)
+            self._without_timings[call.model] = time.monotonic()
+            refused = 1
             request = infer_request(call, files, request_id, with_timings=False)
             settled = yield from self._ask_model(request, call.wanted, deadline, observation)
-        return read_answers(call, _inferred(settled), len(files), request_id, clock.timings(settled))
+        timings = _timings(began_s, observation, settled, refused=refused)
+        return read_answers(call, _inferred(settled), len(files), request_id, timings)
+
+    def _tells_timings(self, model: str) -> bool:
+        """Whether the model may have an output `timings`; one that had none may have been replaced meanwhile."""
+        refused_at = self._without_timings.get(model)
+        return refused_at is None or time.monotonic() - refused_at > _ASK_AGAIN_S
 
     def _max_batch_size(self, call: Call, deadline: Deadline, observation: Observation) -> Program[int]:
         known = self._max_batch_sizes.get(call.model)
@@ -374,19 +383,11 @@ def _understood(settled: Settled, read: Callable[[Mapping[str, Any]], T]) -> T:
         raise ResponseInvalid(f"What the server says of its models cannot be read: {exc}.") from exc
 
 
-class _Clock:
-    """How long one call has taken, and for how much of that requests of it were on their way."""
-
-    def __init__(self) -> None:
-        self._started_s = time.perf_counter()
-        self._sent_s = 0.0
-
-    def timings(self, settled: Settled) -> Timings:
-        """The timings now that another of its requests is answered."""
-        self._sent_s += settled.sent_s
-        steps = read_steps(_inferred(settled).outputs)
-        total_s = time.perf_counter() - self._started_s
-        return Timings(total_s, max(0.0, total_s - self._sent_s), settled.tries, steps)
+def _timings(began_s: float, observation: Observation, settled: Settled, *, refused: int = 0) -> Timings:
+    """Where the time of a call went, now that a request of it is answered; `refused` were not before that."""
+    steps = read_steps(_inferred(settled).outputs)
+    total_s = time.perf_counter() - began_s
+    return Timings(total_s, max(0.0, total_s - observation.sent_s), settled.tries + refused, steps)
 
 
 def _check_version(version: object) -> None:

@@ -10,7 +10,9 @@ import queue
 import threading
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from sketchbridge_client.conversation import Servers
@@ -40,18 +42,13 @@ class Line(Protocol):
         """Let the program that runs, or the next one, end with a CancelledError, as in asyncio."""
 
 
-class Driver:
-    """Runs programs over blocking transports. Threads may share it."""
+class _Runner(ABC):
+    """Takes the steps of programs over blocking transports, in the thread of the caller."""
 
     def __init__(self, servers: Servers, transports: Sequence[Transport], credentials: Credentials) -> None:
         self._servers = servers
         self._transports = transports
         self._credentials = credentials
-        self._stopping = threading.Event()
-        self._patrolled = False
-        self._patrolling: threading.Thread | None = None
-        self._starting = threading.RLock()  # `close` may come by way of the garbage collector
-        _LIVING.add(self)
 
     def run(self, program: Program[T]) -> T:
         """What the program returns, or what it raises."""
@@ -79,6 +76,71 @@ class Driver:
         if isinstance(step, Renew):
             return self._transports[step.target].renew()
         return self._race(step)
+
+    @abstractmethod
+    def _pause(self, seconds: float) -> None:
+        """Wait so long, or until there is nothing left to wait for."""
+
+    def _send(self, step: Send) -> Reply | Failed:
+        try:
+            return self._transports[step.target].send(
+                step.request, step.timeout_s, step.headers + self._credentials.headers()
+            )
+        except Failed as failed:
+            return failed
+
+    def _begin(self, step: Send) -> Flight | Failed:
+        try:
+            return self._transports[step.target].begin(
+                step.request, step.timeout_s, step.headers + self._credentials.headers()
+            )
+        except Failed as failed:
+            return failed
+
+    def _race(self, race: Race) -> tuple[int, Reply | Failed]:
+        landed: queue.SimpleQueue[int] = queue.SimpleQueue()
+        flights: list[tuple[int, Flight]] = []
+
+        def start(step: Send) -> Failed | None:
+            flight = self._begin(step)
+            if isinstance(flight, Failed):
+                return flight
+            number = len(flights)
+            flights.append((step.target, flight))
+            flight.when_done(lambda: landed.put(number))
+            return None
+
+        refused = start(race.first)
+        if refused is not None:
+            return race.first.target, refused
+        try:
+            if _landed_within(landed, race.after_s) is None:
+                second = race.second()
+                if second is not None:
+                    start(second)
+            else:
+                return flights[0][0], flights[0][1].outcome()
+            for waiting in range(len(flights), 0, -1):
+                target, flight = flights[landed.get()]
+                outcome = flight.outcome()
+                if waiting == 1 or not is_worse_than_waiting(outcome):
+                    return target, outcome
+        finally:
+            for _, flight in flights:
+                flight.cancel()
+        raise AssertionError  # the last one of the loop returns
+
+
+class Driver(_Runner):
+    """Runs programs over blocking transports, and looks after these. Threads may share it."""
+
+    def __init__(self, servers: Servers, transports: Sequence[Transport], credentials: Credentials) -> None:
+        super().__init__(servers, transports, credentials)
+        self._stopping = threading.Event()
+        self._patrolled = False
+        self._patrolling: threading.Thread | None = None
+        self._starting = threading.RLock()  # `close` may come by way of the garbage collector
+        _LIVING.add(self)
 
     def line(self) -> Line:
         """A line of its own for a thread. It needs no closing."""
@@ -133,65 +195,21 @@ class Driver:
     def _pause(self, seconds: float) -> None:
         self._stopping.wait(seconds)
 
-    def _send(self, step: Send) -> Reply | Failed:
-        try:
-            return self._transports[step.target].send(
-                step.request, step.timeout_s, step.headers + self._credentials.headers()
-            )
-        except Failed as failed:
-            return failed
 
-    def _begin(self, step: Send) -> Flight | Failed:
-        try:
-            return self._transports[step.target].begin(
-                step.request, step.timeout_s, step.headers + self._credentials.headers()
-            )
-        except Failed as failed:
-            return failed
-
-    def _race(self, race: Race) -> tuple[int, Reply | Failed]:
-        landed: queue.SimpleQueue[int] = queue.SimpleQueue()
-        flights: list[tuple[int, Flight]] = []
-
-        def start(step: Send) -> Failed | None:
-            flight = self._begin(step)
-            if isinstance(flight, Failed):
-                return flight
-            number = len(flights)
-            flights.append((step.target, flight))
-            flight.when_done(lambda: landed.put(number))
-            return None
-
-        refused = start(race.first)
-        if refused is not None:
-            return race.first.target, refused
-        try:
-            if _landed_within(landed, race.after_s) is None:
-                second = race.second()
-                if second is not None:
-                    start(second)
-            else:
-                return flights[0][0], flights[0][1].outcome()
-            for waiting in range(len(flights), 0, -1):
-                target, flight = flights[landed.get()]
-                outcome = flight.outcome()
-                if waiting == 1 or not is_worse_than_waiting(outcome):
-                    return target, outcome
-        finally:
-            for _, flight in flights:
-                flight.cancel()
-        raise AssertionError  # the last one of the loop returns
-
-
-class _Line(Driver):
-    """Shares the servers and the transports of another driver, and keeps no patrol."""
+class _Line(_Runner):
+    """Shares the servers and the transports of a driver, which looks after them."""
 
     def __init__(self, servers: Servers, transports: Sequence[Transport], credentials: Credentials) -> None:
         super().__init__(servers, transports, credentials)
         self._flights: list[Flight] = []
+        self._given_up = False
+        # Ends a pause. Unlike an Event it has no lock: `give_up` may come by way of the garbage collector, or in a
+        # child process.
+        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def give_up(self) -> None:
-        self._stopping.set()
+        self._given_up = True
+        self._news.put(None)
         for flight in tuple(self._flights):
             flight.cancel()
 
@@ -200,16 +218,16 @@ class _Line(Driver):
             outcome = super().take(step)
         finally:
             self._flights.clear()
-        if self._stopping.is_set():
+        if self._given_up:
             raise asyncio.CancelledError
         return outcome
 
     def _pause(self, seconds: float) -> None:
         ends_at = time.monotonic() + seconds
         # The client, which may be closed meanwhile, has an event of its own.
-        while not self._servers.closed and (left_s := ends_at - time.monotonic()) > 0:
-            if self._stopping.wait(min(left_s, _LOOKS_UP_S)):
-                return
+        while not (self._given_up or self._servers.closed) and (left_s := ends_at - time.monotonic()) > 0:
+            with suppress(queue.Empty):
+                self._news.get(timeout=min(left_s, _LOOKS_UP_S))
 
     def _send(self, step: Send) -> Reply | Failed:
         flight = self._begin(step)
@@ -219,7 +237,7 @@ class _Line(Driver):
         flight = super()._begin(step)
         if not isinstance(flight, Failed):
             self._flights.append(flight)
-            if self._stopping.is_set():  # since when `give_up` may have looked for flights before this one was there
+            if self._given_up:  # since when `give_up` may have looked for flights before this one was there
                 flight.cancel()
         return flight
 

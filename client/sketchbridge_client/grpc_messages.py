@@ -63,7 +63,7 @@ _METHODS: dict[Question, tuple[str, Any]] = {
 }
 # Of the fields of a ModelInferRequest that are written here: their numbers, and that a length follows.
 _ID_TAG, _PARAMETERS_TAG, _CONTENTS_TAG = (bytes([number << 3 | 2]) for number in (3, 4, 7))
-_TIMEOUT_KEY, _INT64_TAG = b"\x0a\x07timeout\x12", b"\x10"  # an entry of a map is a message: its key, then its value
+_KEY_TAG, _VALUE_TAG = (bytes([number << 3 | 2]) for number in (1, 2))  # of an entry of a map
 _OF_ONE_MODEL = frozenset(
     {Question.MODEL_READY, Question.MODEL_METADATA, Question.MODEL_CONFIG, Question.STATISTICS},
 )
@@ -140,14 +140,13 @@ def _serialised(request: Infer, timeout_s: float | None) -> bytes:
     any order. Source: the encoding of protocol buffers, protobuf.dev/programming-guides/encoding.
     """
     inputs = [(tensor.name, tensor.datatype, tensor.shape) for tensor in request.inputs]
-    parameters = [(name, type(value), value) for name, value in request.parameters.items()]
-    parts = [_head(request.model, request.version, tuple(inputs), request.outputs, tuple(parameters))]
+    parts = [_head(request.model, request.version, tuple(inputs), request.outputs)]
     request_id = request.request_id.encode()
     parts += (_ID_TAG, _varint(len(request_id)), request_id)
+    for name, value in request.parameters.items():
+        parts += _parameter(name, value)
     if timeout_s is not None:
-        value = _INT64_TAG + _varint(queue_timeout_us(timeout_s))
-        entry = _TIMEOUT_KEY + _varint(len(value)) + value
-        parts += (_PARAMETERS_TAG, _varint(len(entry)), entry)
+        parts += _parameter("timeout", queue_timeout_us(timeout_s))
     for tensor in request.inputs:
         parts += (_CONTENTS_TAG, _varint(tensor.size_bytes), *tensor.parts)
     return b"".join(parts)
@@ -167,30 +166,32 @@ def _varint(number: int) -> bytes:
 
 @lru_cache(maxsize=256)  # callers ask for the same again and again
 def _head(
-    model: str,
-    version: str,
-    inputs: tuple[tuple[str, str, tuple[int, ...]], ...],
-    outputs: tuple[str, ...],
-    parameters: tuple[tuple[str, type, Parameter], ...],
+    model: str, version: str, inputs: tuple[tuple[str, str, tuple[int, ...]], ...], outputs: tuple[str, ...]
 ) -> bytes:
-    """All but the id, the time and the contents. inputs: names, datatypes, shapes. parameters: 1 is not True."""
+    """What a request is about, and the names, datatypes and shapes of its inputs."""
     message: Any = service_pb2.ModelInferRequest(model_name=model, model_version=version)
     for name, datatype, shape in inputs:
         message.inputs.add(name=name, datatype=datatype, shape=shape)
     for name in outputs:
         message.outputs.add(name=name)
-    for name, _, value in parameters:
-        parameter = message.parameters[name]
-        if isinstance(value, bool):
-            parameter.bool_param = value
-        elif isinstance(value, str):
-            parameter.string_param = value
-        elif isinstance(value, int):
-            parameter.int64_param = value
-        else:
-            parameter.double_param = value
     head: bytes = message.SerializeToString()
     return head
+
+
+def _parameter(name: str, value: Parameter) -> tuple[bytes, ...]:
+    """An entry of the map of parameters, which is a message of its key and its value."""
+    written: bytes
+    if isinstance(value, bool):
+        written = service_pb2.InferParameter(bool_param=value).SerializeToString()
+    elif isinstance(value, str):
+        written = service_pb2.InferParameter(string_param=value).SerializeToString()
+    elif isinstance(value, int):
+        written = service_pb2.InferParameter(int64_param=value).SerializeToString()
+    else:
+        written = service_pb2.InferParameter(double_param=value).SerializeToString()
+    key = name.encode()
+    entry = b"".join((_KEY_TAG, _varint(len(key)), key, _VALUE_TAG, _varint(len(written)), written))
+    return _PARAMETERS_TAG, _varint(len(entry)), entry
 
 
 def _inferred(message: Any) -> Inferred:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse, RemoteDisconnected
@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from sketchbridge_client.http_failures import compressed, too_large
 from sketchbridge_client.http_messages import MAX_ANSWER_BYTES, MAX_ERROR_BYTES
-from sketchbridge_client.sockets import receive_some
+from sketchbridge_client.sockets import LeftS, receive_some
 
 _MAX_HEAD_BYTES = 64 * 1024
 _BUFFER_BYTES = 16 * 1024  # what is larger goes past it
@@ -61,7 +61,7 @@ class Incoming(io.RawIOBase):
     left_s: gives the time that is left, as a socket takes it, or raises TimeoutError. has_come: whether anything has.
     """
 
-    def __init__(self, connection: socket.socket, left_s: Callable[[], float | None]) -> None:
+    def __init__(self, connection: socket.socket, left_s: LeftS) -> None:
         self._connection = connection
         self._left_s = left_s
         self._limit = self._most = 2 * MAX_ANSWER_BYTES  # with what is read past: headers, sizes of chunks

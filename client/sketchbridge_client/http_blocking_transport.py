@@ -53,13 +53,13 @@ _Idle = deque[tuple[socket.socket, float]]  # and since when, by time.monotonic;
 class HttpTransport:
     """A Transport over HTTP. A forked child leaves the connections of its parent alone and makes its own.
 
-    Raises InvalidArgument if the address is none, or the files of `tls` cannot be used.
+    Raises InvalidArgument if the address is none, or `tls` cannot be used.
     """
 
     def __init__(self, target: Target, tls: Tls | None) -> None:
         self._host, self._port, self._headers, self._prefix = _place(target)
-        self._ssl = _ssl_context(tls) if target.secure else None
         self._server_name = (tls.server_name if tls else None) or self._host.partition("%")[0].rstrip(".")
+        self._ssl = _ssl_context(tls, self._server_name) if target.secure else None
         # Of what follows; nothing is waited for while it is held. `close` may come by way of the garbage collector.
         self._lock = threading.RLock()
         self._idle: _Idle = deque()
@@ -105,17 +105,19 @@ class HttpTransport:
 
     def _send(self, call: _Call, request: Request, headers: Headers) -> Reply:
         message = message_of(request, call.timeout_s)
+        try:
+            head = self._head(message, headers)
+        except ValueError as exc:
+            raise not_sent(exc) from exc
         answer: Answer | None = None
         try:
             with self._lock:
                 if self._closed:
                     raise hung_up()
                 self._calls.add(call)
-            answer = self._exchange(call, message, self._head(message, headers))
+            answer = self._exchange(call, message, head)
         except (OSError, HTTPException) as exc:
             raise call.failed(exc) from exc
-        except ValueError as exc:
-            raise not_sent(exc) from exc
         finally:
             self._land(call, keep=answer is not None and answer.can_go_on)
         try:
@@ -401,9 +403,13 @@ def _place(target: Target) -> tuple[str, int, dict[str, str], str]:
     return host, parts.port or (443 if target.secure else 80), headers, path
 
 
-def _ssl_context(tls: Tls | None) -> ssl.SSLContext:
+def _ssl_context(tls: Tls | None, server_name: str) -> ssl.SSLContext:
     context = (tls or Tls()).context()
     context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=server_name)
+    except ValueError as exc:
+        raise InvalidArgument(f"TLS cannot ask for `{server_name}`; expected the name of a host: {exc}.") from exc
     return context
 
 

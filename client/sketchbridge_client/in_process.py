@@ -62,9 +62,11 @@ class InProcessCore(Core):
     def __init__(
         self, server: InProcess, timeout_s: float | None, retry: Retry, hedge: Hedge | None, telemetry: Telemetry
     ) -> None:
-        if retry.first_contact_s:
-            # It is there. How often it may fail first must not hang on how long the pauses happen to be.
-            retry = replace(retry, first_contact_s=LONGEST_S)
+        if not retry.never:
+            # How often it may fail must not hang on how long the pauses happen to be, nor on a budget that all calls
+            # share while each has a clock of its own.
+            first_contact_s = LONGEST_S if retry.first_contact_s else 0  # it is there
+            retry = replace(retry, first_contact_s=first_contact_s, budget=int(LONGEST_S))
         targets = (Target(Wire.GRPC, server.url, secure=True, url=server.url),)
         super().__init__(targets, timeout_s, retry, hedge, telemetry, clock=lambda: _call.get().skipped_s)
 

@@ -43,7 +43,7 @@ def receive_some(connection: socket.socket, buffer: Any, left_s: LeftS) -> int:
 
 
 def is_quiet(connection: socket.socket) -> bool:
-    """Whether nothing has come. A server with nothing to answer has only to say that it hangs up."""
+    """Whether nothing has come. A server with nothing to answer has only to say that it hangs up. Raises OSError."""
     if isinstance(connection, ssl.SSLSocket) and connection.pending():
         return False
     return not _is_there(connection, 0)
@@ -56,9 +56,12 @@ def _wait(connection: socket.socket, left_s: float | None, *, to_write: bool = F
 
 def _is_there(connection: socket.socket, seconds: float | None, *, to_write: bool = False) -> bool:
     """Whether there is something to read, or room to write, within this time. What has failed is there too."""
+    number = connection.fileno()
+    if number < 0:  # neither of the two below would take it
+        raise ConnectionAbortedError("the connection was closed on this side")
     if not hasattr(select, "poll"):  # Windows
-        reading, writing = ([], [connection]) if to_write else ([connection], [])
+        reading, writing = ([], [number]) if to_write else ([number], [])
         return any(select.select(reading, writing, [], seconds))
     poll = select.poll()
-    poll.register(connection, select.POLLOUT if to_write else select.POLLIN)
+    poll.register(number, select.POLLOUT if to_write else select.POLLIN)
     return bool(poll.poll(None if seconds is None else math.ceil(1000 * seconds)))

@@ -32,7 +32,7 @@ class Again(Enum):
 
     NO = "the answer would be the same"
     LOST = "the connection broke; another target at once, or the same one after a pause"
-    ELSEWHERE = "this server will not do, whatever is sent to it; once on each other target"
+    ELSEWHERE = "this server will not do, whatever is sent to it; on another target, if there is one"
     LATER = "the server said that it cannot now; after a pause"
     FEW_TIMES = "the process that served it died, perhaps of this very request; after a pause, but not for ever"
     IF_LEAVING = "the model is gone; after a pause if the server is stopping or loading it, which has to be asked"

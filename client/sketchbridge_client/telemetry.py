@@ -55,13 +55,15 @@ class Watcher(Protocol):
 class Observation:
     """One call of a verb. Threads may share it. Nothing of it raises: a call does not fail because it is watched.
 
-    headers: what goes with each try of the call; at least a `traceparent`.
+    headers: what goes with each try of the call; at least a `traceparent`. sent_s: seconds that its requests were on
+    their way, all tries of all of them, for whoever sends them to add to.
     """
 
-    __slots__ = ("_watchers", "headers")
+    __slots__ = ("_watchers", "headers", "sent_s")
 
     def __init__(self, headers: Headers, watchers: tuple[Watcher, ...] = ()) -> None:
         self.headers = headers
+        self.sent_s = 0.0
         self._watchers = watchers
 
     def tried(self, failed: Failed | None, target: str) -> None:

@@ -33,7 +33,7 @@ class Timings:
 
     total_s: from the call to its result.
     client_s: of that, on this side: reading and encoding the picture, building the request, reading the answer, and the
-    pauses between tries.
+    pauses between tries. Of a list, both are from the beginning of the call to the answer of this picture's request.
     attempts: how often the request was sent, 1 if the first try succeeded.
     steps: what the server says of the try that was answered, in the order of the steps; () if it says nothing, as for a
     model that has no output `timings`.
@@ -56,7 +56,9 @@ class Timings:
 
     @property
     def network_s(self) -> float:
-        """All other seconds: on the way there and back, waiting for the first step, and tries that failed."""
+        """All other seconds: on the way there and back, waiting for the first step, tries that failed, and of a list
+        the requests before this one.
+        """
         return max(0.0, self.total_s - self.client_s - self.queue_s - self.compute_s)
 
 

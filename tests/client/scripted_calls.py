@@ -47,7 +47,9 @@ def in_turn(*outcomes: Reply | Failed, takes_s: float = 0.0) -> Script:
 
 
 class Taken(list[Step]):
-    """The steps that were taken."""
+    """The steps that were taken. sent_s: how long requests were on their way."""
+
+    sent_s = 0.0
 
     @property
     def to(self) -> list[int]:
@@ -83,11 +85,12 @@ def play(program: Program[Any], script: Script, clock: Clock, taken: Taken) -> A
 def converse(
     servers: Servers, script: Script, clock: Clock, *, timeout_s: float | None = 30.0
 ) -> tuple[Settled | SketchbridgeError, Taken]:
-    taken = Taken()
-    program = servers.converse(INFER, Deadline(timeout_s, clock=clock), Observation(()), request_id="0" * 32)
+    taken, observation = Taken(), Observation(())
+    program = servers.converse(INFER, Deadline(timeout_s, clock=clock), observation, request_id="0" * 32)
     try:
         result: Settled | SketchbridgeError = play(program, script, clock, taken)
     except SketchbridgeError as error:
         result = error
     assert not any(servers.on_its_way)
+    taken.sent_s = observation.sent_s
     return result, taken

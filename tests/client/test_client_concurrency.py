@@ -305,6 +305,19 @@ def test_a_forked_child_and_its_parent_both_go_on_with_a_client_that_threads_are
     )
 
 
+def test_a_forked_child_and_its_parent_send_other_ids(url: str) -> None:
+    run(
+        """
+        read, write = os.pipe()
+        fork(lambda: os.write(write, client.paint(png).request_id.encode()))
+        assert os.read(read, 32).decode() != client.paint(png).request_id
+        print("well")
+        """,
+        url,
+    )
+
+
+@pytest.mark.server
 def test_locks_that_were_held_at_the_fork_do_not_hold_the_child_up(url: str) -> None:
     run(
         """

@@ -52,8 +52,8 @@ from tests.client.scripted_calls import (
 def test_an_answer_is_settled_at_the_first_try(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversation, "time", SimpleNamespace(perf_counter=clock))
     settled, taken = converse(servers_of(3, clock=clock), in_turn(ANSWER, takes_s=0.5), clock)
-    assert settled == Settled(ANSWER, 0, 1, 0.5)
-    assert len(taken) == 1
+    assert settled == Settled(ANSWER, 0, 1)
+    assert (len(taken), taken.sent_s) == (1, 0.5)
 
 
 def test_what_is_lost_goes_to_each_other_server_at_once_and_only_then_there_are_pauses(clock: Clock) -> None:
@@ -73,6 +73,16 @@ def test_a_server_whose_certificate_does_not_fit_is_passed_over_and_not_asked_ag
     error, taken = converse(servers_of(2, clock=clock), in_turn(STRANGER), clock)
     assert isinstance(error, AccessDenied)
     assert [type(step) for step in taken] == [Send, Send]
+
+
+def test_a_wrong_certificate_of_one_server_does_not_take_the_retries_of_another(clock: Clock) -> None:
+    servers = servers_of(2, clock=clock)
+    converse(servers, in_turn(ANSWER), clock)  # there is a server
+    down = iter([LOST] * 4)
+    settled, taken = converse(servers, lambda send: (0.0, STRANGER if send.target else next(down, ANSWER)), clock)
+    assert isinstance(settled, Settled)
+    assert settled.target == 0
+    assert taken.to.count(0) == 5
 
 
 def test_what_is_lost_on_the_only_server_comes_again_after_a_pause(clock: Clock) -> None:
@@ -279,7 +289,7 @@ def test_whatever_happens_no_step_goes_past_the_deadline_and_nothing_is_left_beh
         tries = len(taken.to)
         if isinstance(result, Settled):
             assert result.tries == tries
-            assert result.sent_s <= timeout_s + 1e-6
+            assert taken.sent_s <= timeout_s + 1e-6
         else:
             assert isinstance(result.__cause__, Failed)
             assert tries == 1 or "closed" in str(result) or f"It was tried {tries} times." in str(result)

@@ -18,6 +18,7 @@ import pytest
 from sketchbridge_client.errors import InvalidArgument
 from sketchbridge_client.http_blocking_transport import HttpTransport
 from sketchbridge_client.messages import Failed
+from sketchbridge_client.targets import Tls
 from tests.client.http_transports import LIVE, infer, send_blocking, target_of
 from tests.client.raw_server import raw_server
 from tests.client.scripted_http import ScriptedHttpServer
@@ -107,6 +108,38 @@ def test_the_time_is_over_while_the_name_is_looked_up(monkeypatch: pytest.Monkey
 def test_an_address_that_cannot_be_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="no address"):
         HttpTransport(target_of(f"http://{'a' * 70}é.example"), None)
+
+
+def test_a_name_that_no_certificate_can_have_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="expected the name of a host"):
+        HttpTransport(target_of("https://127.0.0.1"), Tls(server_name="a..b"))
+
+
+def test_a_connection_that_was_closed_on_this_side_is_not_the_fault_of_the_request(
+    scripted_http: ScriptedHttpServer,
+) -> None:
+    scripted_http.reply()
+    transport = HttpTransport(target_of(scripted_http.url), None)
+    assert transport.send(LIVE, 20.0, ()) is True
+    transport._idle[0][0].close()
+    with pytest.raises(Failed, match="closed on this side") as caught:
+        transport.send(LIVE, 20.0, ())
+    assert caught.value.code == "UNAVAILABLE"
+    transport.close()
+
+
+def test_only_what_the_head_cannot_hold_is_the_fault_of_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> list[Any]:
+        raise ValueError("elsewhere")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    transport = HttpTransport(target_of("http://some.example"), None)
+    with pytest.raises(Failed, match="HTTP cannot carry") as caught:
+        transport.send(LIVE, 20.0, (("a", "b\n"),))
+    assert caught.value.code is None
+    with pytest.raises(ValueError, match="elsewhere"):
+        transport.send(LIVE, 20.0, ())
+    transport.close()
 
 
 # Giving up
