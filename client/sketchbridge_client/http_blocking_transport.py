@@ -6,9 +6,7 @@ again.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import queue
 import re
 import socket
 import ssl
@@ -17,34 +15,25 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
-from dataclasses import replace
 from http.client import HTTPException
-from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 from sketchbridge_client.errors import InvalidArgument
-from sketchbridge_client.http_answers import Answer, Incoming, read_answer
+from sketchbridge_client.http_answers import Answer
+from sketchbridge_client.http_calls import HttpCall, HttpFlight, addresses_of
 from sketchbridge_client.http_failures import (
-    broken,
-    given_up,
     hung_up,
     message_of,
     not_sent,
     renewed,
-    too_late,
 )
 from sketchbridge_client.http_messages import HttpRequest, read_reply
 from sketchbridge_client.lost_peers import notice_when_gone
 from sketchbridge_client.messages import Failed, Headers, Reply, Request
-from sketchbridge_client.sockets import is_quiet, send_some
+from sketchbridge_client.sockets import is_quiet
 from sketchbridge_client.targets import Target, Tls
 
-_WHOLE_BYTES = 64 * 1024  # a request up to this is copied, to be sent as one
-_PIECE_BYTES = 1024 * 1024  # of a larger one
 _KEPT_S = 15.0  # an idle connection: what stands between forgets those that are idle for long, and does not say so
-_LONGEST_WAIT_S = 1_000_000.0  # that a socket takes
-_LONGEST_WORDS = 300  # of an answer that is no HTTP
 _PATH = "/%:@!$&'()*+,;=~"  # what stays as it is in the path of an address
 
 _Idle = deque[tuple[socket.socket, float]]  # and since when, by time.monotonic; the last one used is the last
@@ -63,18 +52,18 @@ class HttpTransport:
         # Of what follows; nothing is waited for while it is held. `close` may come by way of the garbage collector.
         self._lock = threading.RLock()
         self._idle: _Idle = deque()
-        self._calls: set[_Call] = set()
+        self._calls: set[HttpCall] = set()
         self._closed = False
         weakref.finalize(self, _close_idle, self._idle)  # also before the interpreter ends
         _LIVING.add(self)
 
     def send(self, request: Request, timeout_s: float | None, headers: Headers) -> Reply:
         """As of Transport."""
-        return self._send(_Call(timeout_s), request, headers)
+        return self._send(HttpCall(timeout_s), request, headers)
 
     def begin(self, request: Request, timeout_s: float | None, headers: Headers) -> HttpFlight:
         """As of Transport. It has a thread of its own."""
-        call = _Call(timeout_s)
+        call = HttpCall(timeout_s)
         return HttpFlight(call, lambda: self._send(call, request, headers))
 
     def renew(self) -> None:
@@ -103,7 +92,7 @@ class HttpTransport:
                 call.give_up(reason)
             _close_idle(self._idle)
 
-    def _send(self, call: _Call, request: Request, headers: Headers) -> Reply:
+    def _send(self, call: HttpCall, request: Request, headers: Headers) -> Reply:
         message = message_of(request, call.timeout_s)
         try:
             head = self._head(message, headers)
@@ -137,7 +126,7 @@ class HttpTransport:
             raise ValueError("there is a line break in a header")
         return "\r\n".join([*lines, "", ""]).encode("ascii")
 
-    def _exchange(self, call: _Call, message: HttpRequest, head: bytes) -> Answer:
+    def _exchange(self, call: HttpCall, message: HttpRequest, head: bytes) -> Answer:
         while True:
             kept = self._take(call)
             if not kept:
@@ -149,7 +138,7 @@ class HttpTransport:
                 if not kept or message.method != "GET" or call.has_heard:
                     raise
 
-    def _take(self, call: _Call) -> bool:
+    def _take(self, call: HttpCall) -> bool:
         """Give the call a connection that was kept, if there is one that still lives."""
         oldest = time.monotonic() - _KEPT_S
         while True:
@@ -162,7 +151,7 @@ class HttpTransport:
                 return True
             kept.close()
 
-    def _land(self, call: _Call, *, keep: bool) -> None:
+    def _land(self, call: HttpCall, *, keep: bool) -> None:
         """The call is over: keep its connection, or close it."""
         now = time.monotonic()
         over: list[socket.socket] = []
@@ -179,9 +168,9 @@ class HttpTransport:
         for connection in over:
             connection.close()
 
-    def _connect(self, call: _Call) -> None:
+    def _connect(self, call: HttpCall) -> None:
         """Give the call a new connection: to the first address of the host that takes one."""
-        addresses = _addresses(self._host, self._port, call)
+        addresses = addresses_of(self._host, self._port, call)
         failure: OSError | None = None
         for number, (family, kind, protocol, _, address) in enumerate(addresses):
             left_s = call.left_s()
@@ -199,185 +188,6 @@ class HttpTransport:
             call.set_off()
             return
         raise failure or OSError(f"`{self._host}` has no address")
-
-
-class HttpFlight:
-    """A Flight over HTTP. The callback of `when_done` runs in its thread, or in the one that cancels it."""
-
-    def __init__(self, call: _Call, work: Callable[[], Reply]) -> None:
-        self._call = call
-        self._future: Future[Reply] = Future()
-        _start("sketchbridge-http", lambda: self._fly(work))
-
-    def cancel(self) -> None:
-        """As of Flight. HTTP has no word for it: the connection is closed."""
-        if self._future.cancel():
-            self._call.give_up(given_up)
-
-    def outcome(self) -> Reply | Failed:
-        """As of Flight."""
-        try:
-            return self._future.result()
-        except Failed as exc:
-            return exc
-        except CancelledError:
-            return given_up()
-
-    def when_done(self, callback: Callable[[], None]) -> None:
-        """As of Flight."""
-        self._future.add_done_callback(lambda _: callback())
-
-    def _fly(self, work: Callable[[], Reply]) -> None:
-        reply, failure = None, None
-        try:
-            reply = work()
-        except BaseException as exc:  # noqa: BLE001  raised again where the outcome is asked for
-            failure = exc
-        if not self._future.set_running_or_notify_cancel():
-            return
-        if failure is not None:
-            self._future.set_exception(failure)
-        else:
-            self._future.set_result(cast("Reply", reply))
-
-
-class _Call:
-    """One request on its way: the connection it holds, the time it has left, and what stops it from another thread."""
-
-    def __init__(self, timeout_s: float | None) -> None:
-        self.timeout_s = timeout_s
-        self._ends_at = None if timeout_s is None else time.monotonic() + timeout_s
-        self._lock = threading.Lock()  # so that no connection is shut down whose number the next one has already
-        self._connection: socket.socket | None = None
-        self._reason: Callable[[], Failed] | None = None
-        self.news: queue.SimpleQueue[object] = queue.SimpleQueue()  # ends a wait for something else than a socket
-        self.has_heard = False
-
-    def left_s(self) -> float | None:
-        """The time that is left, as a socket takes it. Raises TimeoutError if there is none."""
-        if self._ends_at is None:
-            return None
-        left_s = self._ends_at - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError
-        return min(left_s, _LONGEST_WAIT_S)
-
-    def failed(self, exc: OSError | HTTPException) -> Failed:
-        """What a failure means for this call."""
-        if self._reason is not None:
-            return self._reason()
-        if isinstance(exc, TimeoutError) and exc.errno is None:  # else it is the system that has waited long enough
-            return too_late(self.timeout_s)
-        if isinstance(exc, OSError):
-            return broken(str(exc) or type(exc).__name__)
-        return broken(f"the answer is no HTTP, or not all of it: {exc!r}"[:_LONGEST_WORDS])
-
-    def hold(self, connection: socket.socket) -> socket.socket:
-        """Have this connection, and close the one before. Raises Failed if the call was given up."""
-        with self._lock:
-            before, self._connection = self._connection, connection
-            if before is not None:
-                before.close()
-        self._check()
-        return connection
-
-    def secure(self, context: ssl.SSLContext, server_name: str) -> None:
-        """Speak TLS over the connection."""
-        with self._lock:
-            self._connection = secured = context.wrap_socket(
-                cast("socket.socket", self._connection), server_hostname=server_name, do_handshake_on_connect=False
-            )
-        self._check()
-        secured.settimeout(self.left_s())
-        secured.do_handshake()
-
-    def set_off(self) -> None:
-        """Have the connection ready to be written to and read from; from here on `sockets` waits for it."""
-        with self._lock:
-            cast("socket.socket", self._connection).settimeout(0)
-        self._check()
-
-    def exchange(self, message: HttpRequest, head: bytes) -> Answer:
-        """Send the request over the connection and read the answer. Raises Failed, OSError, HTTPException."""
-        connection = cast("socket.socket", self._connection)
-        self.has_heard = False
-        try:
-            self._write(connection, head, message.body)
-            sent = True
-        except (ConnectionError, ssl.SSLError):  # the server may have said why it takes no more
-            sent = False
-        incoming = Incoming(connection, self.left_s)
-        try:
-            answer = read_answer(incoming, message.method)
-        finally:
-            self.has_heard = incoming.has_come
-        self._check()
-        return answer if sent else replace(answer, can_go_on=False)
-
-    def _write(self, connection: socket.socket, head: bytes, body: tuple[bytes, ...]) -> None:
-        parts = (head, *body)
-        if sum(map(len, parts)) <= _WHOLE_BYTES:
-            parts = (b"".join(parts),)
-        for part in parts:
-            left = memoryview(part)
-            while left:
-                left = left[send_some(connection, left[:_PIECE_BYTES], self.left_s) :]
-
-    def let_go(self) -> socket.socket | None:
-        """The connection, which is no longer this call's."""
-        with self._lock:
-            connection, self._connection = self._connection, None
-        return connection
-
-    def give_up(self, reason: Callable[[], Failed]) -> None:
-        """From any thread: end it at once, as this failure."""
-        with self._lock:
-            self._reason = self._reason or reason
-            if self._connection is not None:
-                with contextlib.suppress(OSError):  # it may not be connected yet
-                    # Not TLS's own, after which what is sent meanwhile would go out in the clear.
-                    socket.socket.shutdown(self._connection, socket.SHUT_RDWR)
-        self.news.put(None)
-
-    def forget(self) -> None:
-        """In a child process: close what it has of its parent's connection."""
-        if self._connection is not None:
-            self._connection.close()
-
-    def _check(self) -> None:
-        if self._reason is not None:
-            raise self._reason()
-
-
-def _addresses(host: str, port: int, call: _Call) -> list[Any]:
-    """What socket.getaddrinfo finds. That knows no limit of time, so a thread waits for it, and may be left behind."""
-    with contextlib.suppress(socket.gaierror):
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-
-    def ask() -> None:
-        try:
-            call.news.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except OSError as exc:
-            call.news.put(exc)
-
-    _start("sketchbridge-resolve", ask)
-    try:
-        found = call.news.get(timeout=call.left_s())
-    except queue.Empty:
-        raise TimeoutError from None
-    if isinstance(found, OSError):
-        raise found
-    if not isinstance(found, list):  # the call was given up
-        raise ConnectionAbortedError
-    return found
-
-
-def _start(name: str, work: Callable[[], None]) -> None:
-    """Do it in a thread; or here, where none can be had: at the limit of the system, or as the interpreter ends."""
-    try:
-        threading.Thread(target=work, name=name, daemon=True).start()
-    except RuntimeError:
-        work()
 
 
 def _close_idle(idle: _Idle) -> None:
