@@ -50,7 +50,7 @@ from sketchbridge_client.retries import Retry
 from sketchbridge_client.targets import Target
 from sketchbridge_client.telemetry import Observation, Telemetry
 from sketchbridge_client.timeouts import UNSET, Deadline, Timeout, check_timeout_s
-from sketchbridge_client.timings import TIMINGS, Timings, read_steps
+from sketchbridge_client.timings import TIMINGS, Timings, told_in
 
 logger = logging.getLogger(__name__)
 
@@ -385,9 +385,9 @@ def _understood(settled: Settled, read: Callable[[Mapping[str, Any]], T]) -> T:
 
 def _timings(began_s: float, observation: Observation, settled: Settled, *, refused: int = 0) -> Timings:
     """Where the time of a call went, now that a request of it is answered; `refused` were not before that."""
-    steps = read_steps(_inferred(settled).outputs)
+    told = told_in(_inferred(settled).outputs)
     total_s = time.perf_counter() - began_s
-    return Timings(total_s, max(0.0, total_s - observation.sent_s), settled.tries + refused, steps)
+    return Timings(total_s, max(0.0, total_s - observation.sent_s), settled.tries + refused, told)
 
 
 def _check_version(version: object) -> None:

@@ -122,7 +122,7 @@ class HttpAsyncTransport:
         try:
             async with self._session_here().request(
                 message.method,
-                _url(self._address + message.path, encoded=True),
+                _whole_url(self._address + message.path),
                 headers={**dict(headers), **dict(message.headers), **_UNCOMPRESSED},
                 data=_data(message),
                 timeout=aiohttp.ClientTimeout(total=timeout_s, ceil_threshold=math.inf),
@@ -218,6 +218,11 @@ def _url(text: str, *, encoded: bool) -> URL:
     from yarl import URL  # noqa: PLC0415  comes with aiohttp
 
     return URL(text, encoded=encoded)
+
+
+@functools.lru_cache(maxsize=256)  # callers go to the same again and again
+def _whole_url(text: str) -> URL:
+    return _url(text, encoded=True)
 
 
 def _address(target: Target) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from sketchbridge_client.messages import Tensor, elements_of
+from sketchbridge_client.messages import Tensor
 
 TIMINGS = "timings"
 """The output in which a model of Sketchbridge tells the times of its steps, if it is asked for."""
@@ -35,14 +35,22 @@ class Timings:
     client_s: of that, on this side: reading and encoding the picture, building the request, reading the answer, and the
     pauses between tries. Of a list, both are from the beginning of the call to the answer of this picture's request.
     attempts: how often the request was sent, 1 if the first try succeeded.
-    steps: what the server says of the try that was answered, in the order of the steps; () if it says nothing, as for a
-    model that has no output `timings`.
+    told: what the server says of the steps, its JSON; b"" if it says nothing, as for a model that has no output
+    `timings`.
     """
 
     total_s: float
     client_s: float
     attempts: int
-    steps: tuple[StepTimings, ...] = ()
+    told: bytes = field(default=b"", repr=False)
+
+    @property
+    def steps(self) -> tuple[StepTimings, ...]:
+        """The steps of the try that was answered, in their order; () if the server says nothing that can be read."""
+        try:
+            return tuple(_step(step) for step in json.loads(self.told or b"[]"))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return ()
 
     @property
     def queue_s(self) -> float:
@@ -62,18 +70,16 @@ class Timings:
         return max(0.0, self.total_s - self.client_s - self.queue_s - self.compute_s)
 
 
-def read_steps(outputs: Iterable[Tensor]) -> tuple[StepTimings, ...]:
-    """What the output `timings` says, the same for all pictures of the request; () if there is none that can be read.
+def told_in(outputs: Iterable[Tensor]) -> bytes:
+    """What the output `timings` says, the same for all pictures of the request; b"" if there is none.
 
-    A picture that came is given to its caller, whatever this says.
+    It is read where somebody asks for it: the picture is given to its caller, whatever this says.
     """
-    told = next((tensor for tensor in outputs if tensor.name == TIMINGS and tensor.datatype == "BYTES"), None)
-    if told is None:
-        return ()
-    try:
-        return tuple(_step(step) for step in json.loads(elements_of(told)[0]))
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
-        return ()
+    for tensor in outputs:
+        if tensor.name == TIMINGS and tensor.datatype == "BYTES":
+            data = tensor.data
+            return data[4 : 4 + int.from_bytes(data[:4], "little")]
+    return b""
 
 
 def _step(told: Any) -> StepTimings:
