@@ -273,6 +273,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=whole_number, default=15, help="rounds (default: %(default)s)")
     parser.add_argument("--protocol", choices=["grpc", "http"], default="grpc", help="default: %(default)s")
     parser.add_argument("--client", choices=["blocking", "asyncio"], default="blocking", help="default: %(default)s")
+    parser.add_argument("--only", choices=["sketch", "4K photo"], help="one of the pictures (default: both)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     arguments = parser.parse_args(words)
     command = (
@@ -280,6 +281,9 @@ def main(words: Sequence[str] | None = None) -> int:
         f"--protocol {arguments.protocol} --client {arguments.client}"
     )
     pictures = {"sketch": small_sketch(), "4K photo": large_photo()}
+    if arguments.only:
+        command += f" --only {arguments.only!r}"
+        pictures = {arguments.only: pictures[arguments.only]}
     calls = {"sketch": arguments.calls, "4K photo": -(-arguments.calls // _FEWER_LARGE)}
     with cheap_server([PAINTER, ECHO]) as server:
         url = server.endpoints.grpc_url if arguments.protocol == "grpc" else server.endpoints.http_url
